@@ -1,0 +1,133 @@
+"""Cameras: where frames come from. ``open_camera`` picks the backend by the source's form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+from edgebird.errors import CameraError, UsageError
+from edgebird.structures import Frame
+
+_FORMS = (
+    "a device number, /dev/video*, picamera2, demo:, a rtsp:// or http:// address, "
+    "a video, a picture or a folder of pictures"
+)
+_STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
+_GLOB_CHARACTERS = frozenset("*?[")
+
+
+class Camera(Protocol):
+    """Yields frames until it is exhausted or closed."""
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield RGB frames with rising index and time; to be iterated once.
+
+        Raises:
+            CameraError: what was asked for could not be read, in whole or in part. It is raised
+                after the last good frame.
+        """
+
+    def close(self) -> None:
+        """Let go of the camera and end the iteration; from any thread, more than once."""
+
+
+def open_camera(
+    source: str, *, fps: float | None = None, size: tuple[int, int] | None = None
+) -> Camera:
+    """Open the camera that ``source`` describes.
+
+    Args:
+        source: "0" or "/dev/video0" (V4L2), "picamera2" or "picamera2:1", a stream's address
+            (rtsp, rtsps, http, https), "demo:" or "demo:?seed=3&seconds=60&fps=10&pace=0",
+            a video file, or pictures (one, a folder, a glob) as the frames of one camera.
+        fps: asked of a device, given to pictures and to the demo; others keep their own rate.
+        size: (width, height) in pixels asked of a device; others keep their own size.
+
+    Raises:
+        UsageError: no backend knows this form of source, or an option in it does not fit.
+        CameraError: the device, stream or file cannot be opened.
+    """
+    if _is_device(source):
+        from edgebird.camera.opencv import open_device
+
+        return open_device(source, fps=fps, size=size)
+    name, colon, rest = source.partition(":")
+    if name == "picamera2":
+        from edgebird.camera.picamera import open_picamera
+
+        if colon and not rest.isdecimal():
+            raise UsageError(f"camera {source!r}: give a number after the colon, as in picamera2:1")
+        return open_picamera(int(rest or 0), fps=fps, size=size)
+    if name == "demo" and colon:
+        return _open_demo(source, rest, fps)
+    if (scheme := _scheme(source)) is not None:
+        if scheme not in _STREAM_SCHEMES:
+            raise UsageError(f"unknown kind of source {scheme}://; use {_FORMS}")
+        from edgebird.camera.opencv import open_stream
+
+        return open_stream(source)
+    return _open_files(source, fps)
+
+
+def is_pictures(source: str) -> bool:
+    """Whether the source is a picture, a folder or a glob, which are scanned one by one."""
+    if _is_device(source) or source.startswith("demo:") or _scheme(source) is not None:
+        return False
+    from edgebird.camera.files import PICTURE_SUFFIXES
+
+    path = Path(source)
+    if path.exists():
+        return path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES
+    return bool(_GLOB_CHARACTERS & set(source)) or path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _is_device(source: str) -> bool:
+    # /dev/shm holds ordinary files, which may well be pictures
+    path = Path(source)
+    return source.isdecimal() or (
+        source.startswith("/dev/") and not (path.is_file() or path.is_dir())
+    )
+
+
+def _scheme(source: str) -> str | None:
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", source)
+    return match[1].lower() if match else None
+
+
+def _open_files(source: str, fps: float | None) -> Camera:
+    from edgebird.camera.files import VIDEO_SUFFIXES, PictureSequence, VideoFile, list_pictures
+
+    path = Path(source)
+    if is_pictures(source):
+        return PictureSequence(list_pictures(source), fps=fps or 5.0)
+    if not source or not path.exists():
+        raise CameraError(f"there is no file or folder {source!r}; a source can be {_FORMS}")
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoFile(path)
+    raise CameraError(f"{source}: its name does not end like a picture's or a video's")
+
+
+def _open_demo(source: str, options: str, fps: float | None) -> Camera:
+    from edgebird.camera.demo import DemoFeeder
+
+    kinds = {"seed": int, "seconds": float, "fps": float, "pace": int}
+    values: dict[str, float] = {}
+    for key, text in parse_qsl(options.removeprefix("?"), keep_blank_values=True):
+        if key not in kinds:
+            raise UsageError(f"{source}: unknown option {key!r}; there are {', '.join(kinds)}")
+        try:
+            values[key] = kinds[key](text)
+        except ValueError as error:
+            raise UsageError(f"{source}: {key}={text} is not a number") from error
+    try:
+        return DemoFeeder(
+            seed=int(values.get("seed", 0)),
+            seconds=values.get("seconds", 0.0),
+            fps=values.get("fps", fps or 10.0),
+            pace=bool(values.get("pace", 1)),
+        )
+    except ValueError as error:
+        raise UsageError(f"{source}: {error}") from error

@@ -1,0 +1,274 @@
+"""Pictures and videos from disk."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import logging
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgebird.camera.opencv import open_quietly, silence_opencv
+from edgebird.errors import CameraError
+from edgebird.structures import Frame, Image
+
+log = logging.getLogger(__name__)
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".h264", ".h265"}
+    | {".mjpeg", ".mjpg", ".gif", ".flv", ".3gp"}
+)
+
+# A picture of a few hundred kilobytes can claim to be as large as it likes.
+_MAX_PIXELS = 100_000_000
+
+_JPEG_START = b"\xff\xd8"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+# Any marker but those that have no length and may stand inside a scan: stuffing, restart, fill.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_JPEG_END = 0xD9
+_JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+# what libjpeg, libpng and OpenCV 4 begin their lines with
+_DECODER_LINE = re.compile(rb"Corrupt JPEG|Premature|libpng|imdecode_|Unsupported|Invalid|\n")
+_stderr_lock = threading.Lock()
+
+
+def list_pictures(source: str) -> list[Path]:
+    """The picture files that a name, a folder or a glob stands for, in natural name order.
+
+    Raises:
+        CameraError: there are none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        candidates = list(path.iterdir())
+        complaint = f"folder {source} has no pictures"
+    else:
+        candidates = [Path(name) for name in glob.glob(source, recursive=True)]
+        complaint = f"there is no picture {source}"
+    pictures = [
+        candidate
+        for candidate in candidates
+        # hidden ones are by-products of file managers, not pictures
+        if candidate.suffix.lower() in PICTURE_SUFFIXES
+        and not candidate.name.startswith(".")
+        and candidate.is_file()
+    ]
+    if not pictures:
+        endings = " ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
+        raise CameraError(f"{complaint} (known endings: {endings})")
+    return sorted(pictures, key=_natural_key)
+
+
+def read_picture(path: Path) -> Image:
+    """Read a picture, upright as its EXIF orientation says.
+
+    Returns:
+        uint8, shape (height, width, 3), RGB; grey, 16-bit, transparent and CMYK ones converted.
+
+    Raises:
+        CameraError: the file is unreadable, empty, cut short, damaged, too large or no picture.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CameraError(f"picture {path} cannot be read: {error.strerror}") from error
+    if flaw := _flaw(data):
+        raise CameraError(f"picture {path} {flaw}")
+    silence_opencv()
+    with _decoder_messages() as messages:
+        try:
+            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error as error:
+            raise CameraError(f"picture {path} cannot be decoded: {error.err}") from error
+    # libjpeg makes up what it cannot decode and only says so; stray bytes alone do no harm
+    damage = [text for text in messages if "Corrupt JPEG" in text and "extraneous" not in text]
+    if bgr is None or damage:
+        detail = f" ({(damage or messages)[0]})" if damage or messages else ""
+        raise CameraError(f"picture {path} is damaged, cut short or not a picture{detail}")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+class PictureSequence:
+    """Pictures as the frames of one camera, in the order given.
+
+    A picture's time is its place in the list over ``fps``, from the first one's file time on.
+    Unreadable ones are logged and skipped, and raise CameraError after the last picture.
+
+    Raises:
+        ValueError: there are no pictures, or fps is not above 0.
+    """
+
+    def __init__(self, paths: list[Path], *, fps: float = 5.0) -> None:
+        if not paths or not fps > 0:
+            raise ValueError(f"expected pictures and fps above 0, got {len(paths)} and {fps}")
+        self._paths = paths
+        self._fps = fps
+        self._closed = False
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield each readable picture, then raise CameraError if there were others."""
+        start_utc_s = _modified_s(self._paths[0])
+        index = 0
+        for place, path in enumerate(self._paths):
+            if self._closed:
+                return
+            try:
+                image = read_picture(path)
+            except CameraError as error:
+                log.warning("%s", error)
+                continue
+            seconds = place / self._fps
+            yield Frame(image, index, seconds, start_utc_s + seconds, str(path))
+            index += 1
+        if self._closed:
+            return
+        if skipped := len(self._paths) - index:
+            good = f"the other {index} were processed" if index else "there was nothing to process"
+            raise CameraError(
+                f"{skipped} of {len(self._paths)} pictures could not be read (see above); {good}"
+            )
+
+    def close(self) -> None:
+        """End the iteration before the next picture."""
+        self._closed = True
+
+
+class VideoFile:
+    """The frames of a video file, each with its position as time.
+
+    A replay is deterministic: UTC time counts from the file's modification time.
+
+    Raises:
+        CameraError: the file is empty, damaged or not a video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._closed = False
+        self._start_utc_s = _modified_s(path)
+        self._capture = open_quietly(str(path), cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            reason = "is empty" if path.stat().st_size == 0 else "is damaged or not a video"
+            raise CameraError(f"video {path} {reason}")
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        # raw streams know no rate, and OpenCV then gives a number of millions
+        self._fps = fps if 0 < fps <= 1000 else 25.0
+        self._promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield all frames, then raise CameraError if the video breaks off before its end."""
+        index = 0
+        seconds = 0.0
+        while (read := self._read()) is not None:
+            bgr, position_s = read
+            # raw streams have no time stamps; what OpenCV then says makes no sense
+            sane = position_s >= 0 if index == 0 else position_s > seconds
+            seconds = max(seconds, position_s if sane else index / self._fps)
+            image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+            yield Frame(image, index, seconds, self._start_utc_s + seconds, str(self._path))
+            index += 1
+        if self._closed:
+            return
+        if self._is_cut_short(index, seconds):
+            raise CameraError(
+                f"video {self._path} is cut short or damaged: {index} of about "
+                f"{self._promised:.0f} frames could be read and were processed"
+            )
+        if index == 0:
+            raise CameraError(f"video {self._path} has no frame that can be decoded")
+
+    def close(self) -> None:
+        """End the iteration and let go of the file."""
+        with self._lock:
+            self._closed = True
+            self._capture.release()
+
+    def _read(self) -> tuple[cv2.typing.MatLike, float] | None:
+        """The next picture (BGR) and its position in seconds; None at the end or when closed."""
+        with self._lock:
+            if self._closed:
+                return None
+            ok, bgr = self._capture.read()
+            return (bgr, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000) if ok else None
+
+    def _is_cut_short(self, frames: int, last_s: float) -> bool:
+        """Whether 5 % (and two frames) are missing, in number and in time.
+
+        Many containers only estimate the number, as length times rate. With a varying rate that
+        is wrong, but then the last frame still lies near the end.
+        """
+        wanted = 0.95 * self._promised - 2
+        return frames < wanted and last_s * self._fps < wanted
+
+
+def _modified_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError as error:
+        raise CameraError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorts "bird2" before "bird10", and folders among themselves in the same way."""
+    parts = re.split(r"(\d+)", str(path).lower())
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts], str(path)
+
+
+def _flaw(data: bytes) -> str | None:
+    """What can be told to be wrong with an encoded picture without decoding it."""
+    if not data:
+        return "is empty"
+    width_px = height_px = 0
+    if data.startswith(_PNG_START):
+        width_px, height_px = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    if data.startswith(_JPEG_START):
+        # OpenCV up to 4 fills the missing rest of a JPEG with grey and reports success. Segments
+        # are stepped over by their length: an EXIF thumbnail has an end marker of its own.
+        at = len(_JPEG_START)
+        while (match := _JPEG_MARKER.search(data, at)) is not None:
+            marker, at = match[0][1], match.end()
+            if marker == _JPEG_END:
+                break
+            if marker in _JPEG_FRAME_HEADERS:
+                height_px, width_px = (
+                    int.from_bytes(data[at + offset : at + offset + 2], "big") for offset in (3, 5)
+                )
+            at += int.from_bytes(data[at : at + 2], "big")
+        else:
+            return "is cut short or damaged: the end of the JPEG is missing"
+    if width_px * height_px > _MAX_PIXELS:
+        return f"is too large: {width_px} x {height_px} pixels"
+    return None
+
+
+@contextlib.contextmanager
+def _decoder_messages() -> Iterator[list[str]]:
+    """Collect what the picture libraries write straight to stderr; what others write goes on."""
+    messages: list[str] = []
+    with _stderr_lock, tempfile.TemporaryFile() as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield messages
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            for line in file:
+                if _DECODER_LINE.match(line):
+                    messages.append(line.decode(errors="replace").strip())
+                else:
+                    os.write(2, line)

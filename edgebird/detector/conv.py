@@ -1,0 +1,91 @@
+"""The convolutional detector: the network scores every position of a tile at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgebird.detector.merge import merge
+from edgebird.interpreter import Interpreter
+from edgebird.model import ModelCard
+from edgebird.structures import Boxes, Detections, Image, Scores
+from edgebird.tiles import Region, cut_tile, scan_regions, touches_inner_border
+
+# More candidates than this from one tile are noise; the best are kept.
+_MAX_CANDIDATES = 100
+
+
+def decode_map(
+    logits: np.ndarray, log_distances: np.ndarray, stride_px: int, threshold: float
+) -> tuple[Boxes, Scores]:
+    """Boxes from the network's two maps.
+
+    Each cell stands for its centre. ``log_distances`` are ln(distance / stride) from there to the
+    left, top, right and bottom side (the form of Tian et al., 2019, FCOS, arXiv:1904.01355).
+
+    Args:
+        logits: float32 (h, w, 1), log-odds of a bird.
+        log_distances: float32 (h, w, 4).
+        stride_px: size of a cell in tile pixels.
+        threshold: lowest score wanted, 0 to 1.
+
+    Returns:
+        Boxes (N, 4) in tile pixels and scores (N,), best first, before any merging.
+    """
+    threshold = min(max(threshold, 1e-6), 1 - 1e-6)
+    rows, columns = np.nonzero(logits[..., 0] >= np.log(threshold / (1 - threshold)))
+    score = 1 / (1 + np.exp(-logits[rows, columns, 0]))
+    best = np.argsort(-score, kind="stable")[:_MAX_CANDIDATES]
+    rows, columns, score = rows[best], columns[best], score[best]
+    centre = (np.stack([columns, rows], axis=1) + 0.5) * stride_px
+    distance = np.exp(log_distances[rows, columns]) * stride_px
+    xyxy = np.concatenate([centre - distance[:, :2], centre + distance[:, 2:]], axis=1)
+    return xyxy.astype(np.float32), score.astype(np.float32)
+
+
+class ConvDetector:
+    """Finds birds with a fully-convolutional network, tile by tile.
+
+    Args:
+        interpreter: runs the network.
+        card: says what the network's outputs mean.
+    """
+
+    def __init__(self, interpreter: Interpreter, card: ModelCard) -> None:
+        self._interpreter = interpreter
+        self._stride_px = card.stride_px
+        self._objectness = card.outputs.index("objectness")
+        self._box = card.outputs.index("box")
+
+    def detect(
+        self, image: Image, regions: Sequence[Region] | None = None, *, threshold: float
+    ) -> Detections:
+        """Find birds in the given regions of a frame (default: all of it at two scales).
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            regions: parts of the frame to look at.
+            threshold: lowest score wanted, 0 to 1.
+
+        Returns:
+            Birds in pixels of the full frame, best first.
+        """
+        height, width = image.shape[:2]
+        boxes, scores = [], []
+        for region in scan_regions(width, height) if regions is None else regions:
+            tile, scale = cut_tile(image, region, self._interpreter.input_size[0])
+            outputs = self._interpreter.run(tile)
+            xyxy, score = decode_map(
+                outputs[self._objectness], outputs[self._box], self._stride_px, threshold
+            )
+            xyxy = xyxy / np.float32(scale) + np.array([*region[:2], *region[:2]], np.float32)
+            # One cell is how far a box's side may be off.
+            whole = ~touches_inner_border(xyxy, region, width, height, self._stride_px / scale / 2)
+            boxes.append(xyxy[whole])
+            scores.append(score[whole])
+        limits = np.array([width, height, width, height], np.float32)
+        xyxy = np.concatenate(boxes).clip(0, limits)
+        score = np.concatenate(scores)
+        stays = merge(xyxy, score)
+        return Detections(xyxy[stays], score[stays])

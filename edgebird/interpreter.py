@@ -1,0 +1,161 @@
+"""Runs a TFLite model. The only module that imports a TFLite library, and the only place where
+numbers are quantized and dequantized."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebird.errors import ModelError
+from edgebird.model import Model
+from edgebird.structures import Image
+
+# In order of preference: the maintained library; its predecessor, which still has wheels for
+# 32-bit ARM; and the full TensorFlow, for a machine that has it anyway.
+_LIBRARIES = (
+    ("ai_edge_litert.interpreter", "Interpreter"),
+    ("tflite_runtime.interpreter", "Interpreter"),
+    ("tensorflow.lite", "Interpreter"),
+)
+
+
+class Interpreter(Protocol):
+    """A loaded network."""
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height of the pictures it takes, in pixels."""
+
+    def run(self, image: Image) -> Sequence[NDArray[np.float32]]:
+        """Outputs for one picture, in the order of the model card."""
+
+
+def _interpreter_class() -> Any:
+    tried = []
+    for module, name in _LIBRARIES:
+        try:
+            return getattr(importlib.import_module(module), name)
+        except ImportError as error:
+            tried.append(f"{module.partition('.')[0]} ({error})")
+    raise ModelError(
+        "no library to run the model; install one with 'pip install ai-edge-litert'. Tried: "
+        + ", ".join(tried)
+    )
+
+
+def default_threads() -> int:
+    """All cores that this process may use, up to four: more do not pay for a network this small."""
+    return min(4, len(os.sched_getaffinity(0)))
+
+
+class TfliteInterpreter:
+    """A TFLite model behind the `Interpreter` protocol.
+
+    Args:
+        model: the model and its card.
+        threads: how many CPU threads it may use.
+
+    Raises:
+        ModelError: the file is not a TFLite model, or its inputs and outputs are not those that
+            the card names.
+    """
+
+    def __init__(self, model: Model, threads: int) -> None:
+        interpreter_class = _interpreter_class()
+        where = f"the model {model.path}"
+        try:
+            self._tflite = interpreter_class(model_content=model.content, num_threads=threads)
+            self._tflite.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            raise ModelError(f"{where} cannot be loaded: {reason}") from error
+        inputs, outputs = self._tflite.get_input_details(), self._tflite.get_output_details()
+
+        width, height = model.card.input_size_px
+        if len(inputs) != 1 or tuple(inputs[0]["shape"]) != (1, height, width, 3):
+            raise ModelError(
+                f"{where} takes {[tuple(map(int, i['shape'])) for i in inputs]}, its card says "
+                f"one picture of (1, {height}, {width}, 3)"
+            )
+        if len(outputs) != len(model.card.outputs):
+            raise ModelError(
+                f"{where} has {len(outputs)} outputs, its card names {len(model.card.outputs)}"
+            )
+        if model.card.task == "detector":
+            self._check_maps(where, model, [tuple(map(int, o["shape"])) for o in outputs])
+        self._size = (width, height)
+        self._input = inputs[0]["index"]
+        self._outputs = [(o["index"], *_scale(where, o)) for o in outputs]
+        self._pixel_table = _pixel_table(where, inputs[0], model)
+
+    @staticmethod
+    def _check_maps(where: str, model: Model, shapes: list[tuple[int, ...]]) -> None:
+        width, height = model.card.input_size_px
+        cells = (height // model.card.stride_px, width // model.card.stride_px)
+        channels = {"objectness": 1, "box": 4}
+        for name, shape in zip(model.card.outputs, shapes, strict=True):
+            if name not in channels:
+                raise ModelError(f"{where}: unknown output {name!r} in its card")
+            if shape != (1, *cells, channels[name]):
+                raise ModelError(
+                    f"{where}: output {name!r} has shape {shape}, its card says "
+                    f"(1, {cells[0]}, {cells[1]}, {channels[name]})"
+                )
+        missing = set(channels) - set(model.card.outputs)
+        if missing:
+            raise ModelError(f"{where}: its card names no output {', '.join(sorted(missing))}")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height of the pictures it takes, in pixels."""
+        return self._size
+
+    def run(self, image: Image) -> Sequence[NDArray[np.float32]]:
+        """Run the network on one picture.
+
+        Args:
+            image: uint8 (height, width, 3), RGB, exactly of the input size.
+
+        Returns:
+            The outputs in the order of the card, float32, without the batch axis.
+
+        Raises:
+            ValueError: the picture has another shape.
+        """
+        if image.shape != (self._size[1], self._size[0], 3):
+            raise ValueError(f"expected {(self._size[1], self._size[0], 3)}, got {image.shape}")
+        self._tflite.set_tensor(self._input, self._pixel_table[image][None])
+        self._tflite.invoke()
+        results: list[NDArray[np.float32]] = []
+        for index, scale, zero_point in self._outputs:
+            raw = self._tflite.get_tensor(index)[0]
+            # Widen first: an int8 minus its zero point does not fit an int8.
+            results.append((raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale))
+        return results
+
+
+def _scale(where: str, details: dict[str, Any]) -> tuple[float, int]:
+    """Scale and zero point of a tensor; (1, 0) for a float one."""
+    if details["dtype"] == np.float32:
+        return 1.0, 0
+    scale, zero_point = details["quantization"]
+    if scale == 0:
+        raise ModelError(f"{where}: the tensor {details['name']!r} is not quantized as a whole")
+    return float(scale), int(zero_point)
+
+
+def _pixel_table(where: str, details: dict[str, Any], model: Model) -> NDArray[Any]:
+    """What each pixel value 0..255 becomes at the network's input, in the input's own type."""
+    scaling = model.card.input_scaling
+    values = (np.arange(256, dtype=np.float32) - scaling.mean) / scaling.scale
+    dtype = details["dtype"]
+    if dtype == np.float32:
+        return values
+    scale, zero_point = _scale(where, details)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)

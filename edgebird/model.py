@@ -1,0 +1,139 @@
+"""Models and their cards: the ``.json`` beside each ``.tflite`` that says what it is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edgebird.errors import ModelError
+
+MODELS_FOLDER = Path(__file__).parent / "models"
+DEFAULT_DETECTOR = MODELS_FOLDER / "bird_detector.tflite"
+
+
+class InputScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A pixel of 0..255 enters the network as (pixel - mean) / scale."""
+
+    mean: float
+    scale: float
+
+
+class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the default threshold was chosen at."""
+
+    dataset: str
+    precision: float
+    recall: float
+
+
+class DatasetMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model reached on one validation set.
+
+    Args:
+        pictures: how many.
+        birds: how many boxes in them.
+        ap50: average precision at an intersection over union of 0.5; None without birds.
+        precision: at the default threshold; None where nothing was detected.
+        recall: at the default threshold; None without birds.
+        empty_pictures: pictures without a bird.
+        empty_flagged: of those, with a detection at the default threshold.
+    """
+
+    pictures: int
+    birds: int
+    ap50: float | None
+    precision: float | None
+    recall: float | None
+    empty_pictures: int
+    empty_flagged: int
+
+
+class TrainingData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A data set that went into the weights, and its terms."""
+
+    name: str
+    terms: str
+
+
+class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the runtime has to know of a model, and what a person may want to.
+
+    Args:
+        name: of the model.
+        task: what it does.
+        input_size_px: width and height of the input.
+        input_scaling: from pixels to the network's numbers.
+        outputs: names of its outputs in order: ``objectness`` (log-odds of a bird, one per cell)
+            and ``box`` (ln(distance / stride) to the four sides).
+        stride_px: size of an output cell in input pixels.
+        labels: what it can find.
+        threshold: the default score threshold, 0 to 1.
+        threshold_chosen_at: precision and recall there.
+        metrics: by set name, by ``float`` and ``int8``.
+        training_data: every set used.
+        licence: of the weights.
+        commit: of the code that trained it.
+        sha256: of the ``.tflite`` file.
+    """
+
+    name: str
+    task: Literal["detector", "classifier"]
+    input_size_px: tuple[int, int]
+    input_scaling: InputScaling
+    outputs: list[str]
+    stride_px: int
+    labels: list[str]
+    threshold: float
+    threshold_chosen_at: OperatingPoint | None
+    metrics: dict[str, dict[str, DatasetMetrics]]
+    training_data: list[TrainingData]
+    licence: str
+    commit: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that was read and fits its card."""
+
+    path: Path
+    content: bytes
+    card: ModelCard
+
+
+def load_model(path: Path, task: Literal["detector", "classifier"]) -> Model:
+    """Read a model and its card, and check that they belong together.
+
+    Raises:
+        ModelError: one of the two is missing or unreadable, the checksum differs, or the model is
+            for another task.
+    """
+    card_path = path.with_suffix(".json")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the model {path} ({error.strerror}); "
+            "give another with --model, or reinstall edgebird for the one it ships"
+        ) from error
+    try:
+        card = msgspec.json.decode(card_path.read_bytes(), type=ModelCard)
+    except OSError as error:
+        raise ModelError(
+            f"the model {path.name} needs its card {card_path} beside it ({error.strerror})"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise ModelError(f"the model card {card_path} is not valid: {error}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card.sha256:
+        raise ModelError(
+            f"the model {path} does not belong to its card: its sha256 starts {digest[:12]}, the "
+            f"card says {card.sha256[:12]}; copy both files again from the same place"
+        )
+    if card.task != task:
+        raise ModelError(f"{path} is a {card.task}, a {task} is needed here")
+    return Model(path, content, card)

@@ -1,0 +1,1 @@
+"""The MQTT side: topics, payloads, and the embedded broker for the demo and the tests."""

@@ -1,0 +1,112 @@
+"""Receives alerts: a subscriber of its own, as any other MQTT client would be."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from edgebird.errors import BrokerError
+from edgebird.mqtt.connection import BrokerAddress, Connection
+from edgebird.mqtt.payloads import VisitPayload, decode
+from edgebird.mqtt.topics import visit_filter
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import MQTTMessage
+    from paho.mqtt.reasoncodes import ReasonCode
+
+FIRST_ANSWER_S = 10.0
+POLL_S = 0.2
+STOP_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+def watch(
+    address: BrokerAddress,
+    *,
+    on_alert: Callable[[VisitPayload], None],
+    stop: Event,
+    device: str = "+",
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Receive alerts until ``stop`` is set. Once connected, outages are waited out.
+
+    Args:
+        address: the broker.
+        on_alert: called for each alert, on the caller's thread. A message that is no alert
+            is logged in one line and skipped.
+        stop: ends the call within a fraction of a second.
+        device: whose alerts; ``+`` stands for every device.
+        on_ready: called once, on the client's thread, when no later alert can be missed.
+
+    Raises:
+        BrokerError: the broker cannot be reached, refuses us or does not answer at the start.
+    """
+    inbox: SimpleQueue[BrokerError | MQTTMessage] = SimpleQueue()
+    ready = Event()
+
+    def subscribe() -> None:
+        client.subscribe(visit_filter(device), qos=1)
+
+    def handle_problem(problem: str) -> None:
+        if ready.is_set():
+            logger.warning("%s; waiting for it", problem)
+        else:
+            inbox.put(BrokerError(problem))
+
+    def handle_subscribed(
+        client: Any, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Any
+    ) -> None:
+        if reasons[0].is_failure:
+            inbox.put(BrokerError(f"the MQTT broker at {address} does not let us read the alerts"))
+        elif not ready.is_set():
+            ready.set()
+            on_ready()
+
+    connection = Connection(
+        address, client_id="", on_connected=subscribe, on_problem=handle_problem
+    )
+    client = connection.client
+    client.on_subscribe = handle_subscribed
+    client.on_message = lambda client, userdata, message: inbox.put(message)
+    connection.start()
+    give_up_s = time.monotonic() + FIRST_ANSWER_S
+    try:
+        while not stop.is_set():
+            if not ready.is_set() and time.monotonic() > give_up_s:
+                raise BrokerError(f"the MQTT broker at {address} does not answer: is it one?")
+            try:
+                item = inbox.get(timeout=POLL_S)
+            except Empty:
+                continue
+            if isinstance(item, BrokerError):
+                raise item
+            try:
+                alert = decode(item.payload)
+            except ValueError as error:
+                logger.warning("skipped a message on %r that is no alert: %s", item.topic, error)
+            else:
+                on_alert(alert)
+    finally:
+        connection.stop(STOP_S)
+
+
+def format_alert(alert: VisitPayload) -> str:
+    """One line for a person, in local time."""
+    moment = datetime.fromisoformat(alert.ended or alert.started).astimezone()
+    line = f"{moment:%H:%M:%S}  {alert.device}/{alert.camera}  "
+    if alert.event_type == "start":
+        return line + f"bird arrived (score {alert.score:.2f})"
+    birds = "1 bird" if alert.peak_count == 1 else f"{alert.peak_count} birds"
+    line += f"visit over after {alert.duration_s:.0f} s, up to {birds}, "
+    line += f"best score {alert.score:.2f}"
+    if alert.snapshot is not None:
+        # The path came over the network: nothing in it may steer the terminal.
+        shown = "".join(char if char.isprintable() else "?" for char in alert.snapshot)
+        line += f", picture {shown}"
+    return line

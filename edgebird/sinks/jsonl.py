@@ -1,0 +1,105 @@
+"""One JSON object a line: each frame, and each visit's start and end."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+import msgspec
+
+from edgebird.mqtt.payloads import rounded, utc_iso
+from edgebird.structures import Detections, Event, FrameProcessed, VisitChanged
+
+
+def picture_record(
+    name: str, size: tuple[int, int], detections: Detections, inference_ms: float
+) -> dict[str, Any]:
+    """The record of one picture that stands on its own.
+
+    Args:
+        name: of the picture.
+        size: its width and height in pixels.
+        detections: the birds in it; boxes in pixels of the full picture.
+        inference_ms: how long the network took.
+    """
+    return {
+        "image": name,
+        "size": list(size),
+        "detections": _detection_records(detections),
+        "inference_ms": round(inference_ms, 1),
+    }
+
+
+class JsonLinesSink:
+    """Writes each event as one line and flushes it, so that a reader sees it at once.
+
+    The stream belongs to the caller and is not closed. When its reader is gone (``| head``),
+    BrokenPipeError leaves ``emit`` and ``write``: there is nobody left to work for.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def emit(self, event: Event) -> None:
+        """Write the event's record.
+
+        Raises:
+            BrokenPipeError: nobody reads the stream any more.
+        """
+        if isinstance(event, FrameProcessed):
+            self.write(frame_record(event))
+        else:
+            self.write(visit_record(event))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write one record as a line of JSON.
+
+        Raises:
+            BrokenPipeError: nobody reads the stream any more.
+        """
+        self._stream.write(msgspec.json.encode(record).decode() + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing is pending: every line was flushed."""
+
+
+def frame_record(event: FrameProcessed) -> dict[str, Any]:
+    """The record of one frame of a video or camera; ``time`` is its ``monotonic_s``."""
+    frame = event.frame
+    detections = _detection_records(event.detections)
+    # The tracker copies a detection's box into the track it goes to.
+    seen_now = [track for track in event.tracks if track.last_seen_s == frame.monotonic_s]
+    track_ids = {track.xyxy: track.id for track in seen_now}
+    for record, box in zip(detections, event.detections.xyxy.tolist(), strict=True):
+        record["track"] = track_ids.get(tuple(box))
+    return {
+        "frame": frame.index,
+        "time": round(frame.monotonic_s, 3),
+        "size": list(frame.size),
+        "detections": detections,
+        "inference_ms": round(event.inference_ms, 1),
+    }
+
+
+def visit_record(event: VisitChanged) -> dict[str, Any]:
+    """The record of a visit's start or end; ``box`` in pixels of the full frame."""
+    visit = event.visit
+    return {
+        "event": event.kind,
+        "visit": visit.id,
+        "camera": visit.camera,
+        "started": utc_iso(visit.started_utc_s),
+        "ended": None if visit.ended_utc_s is None else utc_iso(visit.ended_utc_s),
+        "duration_s": round(float(visit.duration_s), 3),
+        "peak_count": visit.peak_count,
+        "score": round(float(visit.best_score), 3),
+        "box": rounded(visit.best_xyxy, 1),
+        "snapshot": visit.snapshot,
+    }
+
+
+def _detection_records(detections: Detections) -> list[dict[str, Any]]:
+    return [
+        {"box": rounded(box, 1), "score": round(score, 4)}
+        for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
+    ]

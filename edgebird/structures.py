@@ -1,0 +1,168 @@
+"""The plain values that travel through the pipeline. No I/O here.
+
+Boxes are always ``xyxy``: left, top, right, bottom in pixels of the full frame, half-open
+(the pixel column ``right`` is the first one outside). Units stand in the names.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+Scores = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture with the time it was taken.
+
+    Args:
+        image: uint8, shape (height, width, 3), RGB.
+        index: 0 for the first frame of its source.
+        monotonic_s: capture time in seconds that never runs backwards; for a video its position.
+        utc_s: capture time as seconds since 1970-01-01 UTC.
+        source: the camera's or the file's name.
+
+    Raises:
+        ValueError: the image is not uint8 of shape (H, W, 3), or is empty.
+    """
+
+    image: Image
+    index: int
+    monotonic_s: float
+    utc_s: float
+    source: str
+
+    def __post_init__(self) -> None:
+        shape = self.image.shape
+        if self.image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(f"expected uint8 (H, W, 3), got {self.image.dtype} {shape}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.shape[1], self.image.shape[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The birds found in one frame, best first.
+
+    Args:
+        xyxy: float32, shape (N, 4), pixels of the full frame.
+        score: float32, shape (N,), confidence from 0 to 1.
+
+    Raises:
+        ValueError: shapes do not agree, or a value is not a finite number.
+    """
+
+    xyxy: Boxes
+    score: Scores
+
+    def __post_init__(self) -> None:
+        if self.xyxy.ndim != 2 or self.xyxy.shape[1] != 4:
+            raise ValueError(f"expected boxes of shape (N, 4), got {self.xyxy.shape}")
+        if self.score.shape != (len(self.xyxy),):
+            raise ValueError(f"{len(self.xyxy)} boxes but scores of shape {self.score.shape}")
+        if not (np.isfinite(self.xyxy).all() and np.isfinite(self.score).all()):
+            raise ValueError("boxes and scores must be finite numbers")
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @staticmethod
+    def none() -> Detections:
+        """No birds."""
+        return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+    def above(self, threshold: float) -> Detections:
+        """Those that score at least ``threshold``."""
+        keep = self.score >= threshold
+        return Detections(self.xyxy[keep], self.score[keep])
+
+
+class TrackState(StrEnum):
+    """Where a track is in its life."""
+
+    TENTATIVE = "tentative"
+    CONFIRMED = "confirmed"
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One bird followed over several frames.
+
+    ``hits`` counts the frames in which it was detected; times are the frames' ``monotonic_s``.
+    """
+
+    id: int
+    xyxy: Box
+    score: float
+    hits: int
+    first_seen_s: float
+    last_seen_s: float
+    best_score: float
+    state: TrackState
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A stay of one or more birds at the feeder, from the first to the last moment seen.
+
+    ``ended_utc_s`` is None while the visit goes on. ``snapshot`` is the path of the picture
+    of the best shot, None where none is kept.
+    """
+
+    id: str
+    camera: str
+    started_utc_s: float
+    duration_s: float
+    ended_utc_s: float | None
+    peak_count: int
+    best_score: float
+    best_xyxy: Box
+    frame_size: tuple[int, int]
+    snapshot: str | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.started_utc_s):
+            raise ValueError(f"a visit cannot start at {self.started_utc_s}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameProcessed:
+    """Event: a frame went through the detector and the tracker."""
+
+    camera: str
+    frame: Frame
+    detections: Detections
+    tracks: tuple[Track, ...]
+    inference_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisitChanged:
+    """Event: a visit began or came to its end. This is the alert."""
+
+    kind: Literal["start", "end"]
+    visit: Visit
+
+
+Event = FrameProcessed | VisitChanged
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did, for the closing line."""
+
+    frames: int = 0
+    visits: int = 0
+    inference_ms: list[float] = field(default_factory=list)

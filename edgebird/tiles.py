@@ -1,0 +1,101 @@
+"""Where the square window of the network is laid on a frame. Pure functions.
+
+A frame is scanned at two scales: once as a whole, shrunk to fit, which finds birds that are
+large or close; and in overlapping square tiles, which shows small birds larger to the network.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from edgebird.structures import Boxes, Image
+
+# Grey: the middle of the networks' input range, so that padding is silent.
+PADDING_VALUE = 127
+# A tile's side and the overlap of neighbours, as shares of the frame's shorter side and of the
+# tile. A bird of up to a third of a tile is seen whole by at least one.
+TILE_SHARE = 2 / 3
+OVERLAP_SHARE = 1 / 3
+
+Region = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels, half-open."""
+
+
+def window_starts(length: int, window: int, overlap: int) -> list[int]:
+    """Start positions of windows that cover ``length``.
+
+    Every window is full-size and lies inside, neighbours overlap by at least ``overlap``, and the
+    last one is flush with the end. A ``window`` as long as the axis or longer gives one start, 0.
+
+    Raises:
+        ValueError: a length is not positive, or the overlap is not smaller than the window.
+    """
+    if length < 1 or window < 1 or not 0 <= overlap < window:
+        raise ValueError(f"no windows of {window} with overlap {overlap} on {length}")
+    if window >= length:
+        return [0]
+    count = math.ceil((length - window) / (window - overlap)) + 1
+    return [round(i * (length - window) / (count - 1)) for i in range(count)]
+
+
+def tile_regions(width: int, height: int) -> list[Region]:
+    """The square tiles of a frame, row by row: side `TILE_SHARE` of its shorter side."""
+    side = max(1, round(min(width, height) * TILE_SHARE))
+    overlap = int(side * OVERLAP_SHARE)
+    return [
+        (x, y, x + side, y + side)
+        for y in window_starts(height, side, overlap)
+        for x in window_starts(width, side, overlap)
+    ]
+
+
+def scan_regions(width: int, height: int) -> list[Region]:
+    """The whole frame and all of its tiles."""
+    return [(0, 0, width, height), *tile_regions(width, height)]
+
+
+def cut_tile(image: Image, region: Region, size_px: int) -> tuple[Image, float]:
+    """Scale a region to fit a square of ``size_px``, the rest filled with grey.
+
+    Returns:
+        The tile, uint8 (size, size, 3), the region in its upper left corner, and the scale from
+        frame to tile pixels.
+    """
+    left, top, right, bottom = region
+    part = image[top:bottom, left:right]
+    scale = size_px / max(part.shape[:2])
+    width = max(1, round(part.shape[1] * scale))
+    height = max(1, round(part.shape[0] * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    part = cv2.resize(part, (width, height), interpolation=method)
+    if (height, width) == (size_px, size_px):
+        return np.asarray(part, np.uint8), scale
+    tile = np.full((size_px, size_px, 3), PADDING_VALUE, np.uint8)
+    tile[:height, :width] = part
+    return tile, scale
+
+
+def touches_inner_border(
+    boxes: Boxes, region: Region, width: int, height: int, margin_px: float
+) -> np.ndarray:
+    """Which boxes end at a border of the region that is not a border of the frame.
+
+    Such a box shows a part of a bird that a neighbouring tile, or the whole frame, sees better.
+
+    Returns:
+        bool (N,).
+    """
+    left, top, right, bottom = region
+    touching = np.zeros(len(boxes), bool)
+    if left > 0:
+        touching |= boxes[:, 0] < left + margin_px
+    if top > 0:
+        touching |= boxes[:, 1] < top + margin_px
+    if right < width:
+        touching |= boxes[:, 2] > right - margin_px
+    if bottom < height:
+        touching |= boxes[:, 3] > bottom - margin_px
+    return touching

@@ -1,0 +1,124 @@
+"""Birds cut out of their photos, with soft edges.
+
+A feeder's birds are small and dark against leaves, a photo pack's large and centred. Pasting birds
+on other backgrounds closes the gap, but only if the paste's edge does not give it away: so each
+bird is cut along its outline (GrabCut, Rother et al., 2004) and the outline is feathered.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from model_build.datasets import Example
+
+LONGEST_SIDE_PX = 176
+_MARGIN = 0.25  # context around the box that GrabCut takes for background, in box sides
+_SMALLEST_SIDE_PX = 24
+
+
+def cut_out(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
+    """Cut one bird out.
+
+    Args:
+        picture: uint8 (H, W, 3), RGB.
+        box: its xyxy in pixels.
+
+    Returns:
+        uint8 (h, w, 4), RGBA, cropped to the bird, its longest side at most `LONGEST_SIDE_PX`; None
+        where no convincing outline was found.
+    """
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = box
+    if min(x1 - x0, y1 - y0) < _SMALLEST_SIDE_PX:
+        return None
+    left = int(max(0, x0 - _MARGIN * (x1 - x0)))
+    top = int(max(0, y0 - _MARGIN * (y1 - y0)))
+    right = int(min(width, x1 + _MARGIN * (x1 - x0)))
+    bottom = int(min(height, y1 + _MARGIN * (y1 - y0)))
+    crop = picture[top:bottom, left:right]
+    scale = min(1.0, LONGEST_SIDE_PX / max(x1 - x0, y1 - y0))
+    if scale < 1:
+        crop = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    bx0, by0, bx1, by1 = (np.array([x0 - left, y0 - top, x1 - left, y1 - top]) * scale).round()
+    rectangle = (int(bx0), int(by0), int(bx1 - bx0), int(by1 - by0))
+    if rectangle[2] >= crop.shape[1] - 2 and rectangle[3] >= crop.shape[0] - 2:
+        return None  # no background left to tell the bird from
+
+    labels = np.zeros(crop.shape[:2], np.uint8)
+    cv2.setRNGSeed(0)
+    try:
+        cv2.grabCut(
+            crop, labels, rectangle, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_RECT
+        )
+    except cv2.error:
+        return None
+    bird = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
+    bird = cv2.morphologyEx(bird, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(bird)
+    if count < 2:
+        return None
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    x, y, w, h, area = stats[largest]
+    box_area = rectangle[2] * rectangle[3]
+    # A bird fills a third to nine tenths of its box and spans it; less is a part of the bird,
+    # more is the background taken along.
+    if not (0.25 < area / box_area < 0.9 and w * h > 0.6 * box_area):
+        return None
+    alpha = cv2.GaussianBlur((parts == largest).astype(np.uint8) * 255, (0, 0), 1.2)
+    return np.dstack([crop, alpha])[y : y + h, x : x + w]
+
+
+def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path) -> int:
+    """Cut the birds out of ``boxed`` pictures (with boxes) and of ``crops`` (one bird each, the
+    box unknown but nearly the picture) and write them to a zip of PNG files.
+
+    Returns:
+        How many were good enough to keep.
+    """
+
+    def cut(example: Example) -> list[tuple[str, bytes]]:
+        picture = example.picture()
+        height, width = picture.shape[:2]
+        boxes = example.boxes(width, height)
+        if not len(boxes):
+            inset = 0.05 * np.array([width, height, -width, -height])
+            boxes = np.array([[0, 0, width, height]]) + inset
+        found = [cut_out(picture, box) for box in boxes]
+        return [
+            (
+                f"{example.name}_{number}.png",
+                cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1].tobytes(),
+            )
+            for number, rgba in enumerate(found)
+            if rgba is not None
+        ]
+
+    examples = [e for e in boxed if len(e.fractions)] + list(crops)
+    count = 0
+    partial = path.with_suffix(".partial")
+    with zipfile.ZipFile(partial, "w") as archive, ThreadPoolExecutor() as pool:
+        for birds in tqdm(pool.map(cut, examples), "cutting birds out", len(examples)):
+            for name, encoded in birds:
+                archive.writestr(name, encoded)
+                count += 1
+    partial.rename(path)
+    return count
+
+
+def read_cutouts(path: Path) -> list[bytes]:
+    """The encoded RGBA pictures of `write_cutouts`, in the order written."""
+    with zipfile.ZipFile(path) as archive:
+        return [archive.read(name) for name in archive.namelist()]
+
+
+def decode_cutout(encoded: bytes) -> np.ndarray:
+    """uint8 (h, w, 4), RGBA."""
+    bgra = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    return cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA)

@@ -1,0 +1,124 @@
+"""From a trained network to an int8 ``.tflite`` with its card."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import msgspec
+import numpy as np
+import tensorflow as tf
+
+from edgebird.model import InputScaling, ModelCard, TrainingData
+from edgebird.tiles import cut_tile
+from model_build.augment import Material, training_scene
+from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
+
+TRAINING_DATA = [
+    TrainingData("CUB-200-2011 (42 species), boxes", "research, non-commercial"),
+    TrainingData("CUB-200 (2010), cropped birds", "research, non-commercial"),
+    TrainingData("web photos of 48 Singapore species", "terms unclear"),
+    TrainingData("Pascal VOC 2007, bird-free photos", "Flickr terms"),
+    TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
+    TrainingData("ImageNet samples and Tiny-ImageNet, no birds", "ImageNet terms, research"),
+    TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0"),
+]
+
+
+def representative_tiles(material: Material, size_px: int, count: int, seed: int) -> Iterator:
+    """What the network will see, for choosing the int8 scales: half whole photos as they are,
+    half composed scenes."""
+    rng = np.random.default_rng(seed)
+    photos = [*material.birds, *material.empties]
+    for number in range(count):
+        if number % 2:
+            tile = training_scene(seed, number, material, size_px).picture
+        else:
+            photo = material.decode(photos[int(rng.integers(len(photos)))])
+            region = (0, 0, photo.shape[1], photo.shape[0])
+            tile, _ = cut_tile(photo, region, size_px)
+        yield [((tile.astype(np.float32) - PIXEL_MEAN) / PIXEL_SCALE)[None]]
+
+
+def quantize(
+    weights: Path, material: Material, size_px: int, *, tiles: int = 400, seed: int = 7
+) -> bytes:
+    """Quantize to full int8: weights per channel, activations by representative tiles.
+
+    The input scale is exactly that of the pixels, so that a pixel p becomes the int8 p - 128.
+
+    Returns:
+        The ``.tflite`` file.
+    """
+    keras.mixed_precision.set_global_policy("float32")
+    model = build_detector(size_px, batch_size=1)
+    model.load_weights(weights)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, size_px, size_px, 3), tf.float32)])
+    def run(picture: tf.Tensor) -> dict[str, tf.Tensor]:
+        objectness, box = model(picture, training=False)
+        # TFLite sorts a signature's outputs by name: "box" before "objectness".
+        return {"box": box, "objectness": objectness}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([run.get_concrete_function()], model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+
+    def tiles_and_the_full_range() -> Iterator:
+        # The extremes of a pixel fix the input's scale.
+        extremes = np.zeros((1, size_px, size_px, 3), np.float32)
+        extremes[0, 0, 0] = (0 - PIXEL_MEAN) / PIXEL_SCALE
+        extremes[0, 0, 1] = (255 - PIXEL_MEAN) / PIXEL_SCALE
+        yield [extremes]
+        yield from representative_tiles(material, size_px, tiles, seed)
+
+    converter.representative_dataset = tiles_and_the_full_range
+    return bytes(converter.convert())
+
+
+def card_for(content: bytes, size_px: int, threshold: float) -> ModelCard:
+    """The card of a freshly quantized detector; its figures come from `evaluate`."""
+    return ModelCard(
+        name="edgebird detector",
+        task="detector",
+        input_size_px=(size_px, size_px),
+        input_scaling=InputScaling(PIXEL_MEAN, PIXEL_SCALE),
+        outputs=output_names(content),
+        stride_px=STRIDE,
+        labels=["bird"],
+        threshold=threshold,
+        threshold_chosen_at=None,
+        metrics={},
+        training_data=TRAINING_DATA,
+        licence="Apache-2.0; trained on data with research terms, see training_data",
+        commit=current_commit(),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def output_names(content: bytes) -> list[str]:
+    """The detector's outputs in the file's order, told apart by their channels."""
+    interpreter = tf.lite.Interpreter(model_content=content)
+    channels = {1: "objectness", 4: "box"}
+    return [channels[int(o["shape"][-1])] for o in interpreter.get_output_details()]
+
+
+def current_commit() -> str:
+    """The checkout's commit, ``unknown`` outside of one."""
+    command = ["git", "rev-parse", "HEAD"]
+    where = Path(__file__).parent
+    result = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+def write_model(content: bytes, card: ModelCard, path: Path) -> None:
+    """Write ``path`` and its card beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    encoded = msgspec.json.format(msgspec.json.encode(card), indent=2)
+    path.with_suffix(".json").write_bytes(encoded + b"\n")

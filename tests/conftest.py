@@ -1,0 +1,95 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgebird.mqtt.connection import BrokerAddress
+
+
+class Mosquitto:
+    """A real MQTT broker on a free port of this machine; remembers sessions over a restart."""
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        # Debian keeps it where an ordinary user's PATH does not reach.
+        program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            pytest.fail("these tests need the broker mosquitto: apt-get install mosquitto")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.address = BrokerAddress("127.0.0.1", free.getsockname()[1])
+        folder.mkdir(exist_ok=True)
+        self._log = folder / "mosquitto.log"
+        config = folder / "mosquitto.conf"
+        config.write_text(
+            f"listener {self.address.port} 127.0.0.1\n{settings}\n"
+            f"user {getpass.getuser()}\npersistence true\npersistence_location {folder}/\n"
+        )
+        self._command = [program, "-c", str(config), "-v"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        give_up_s = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection((self.address.host, self.address.port), 1).close()
+                return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > give_up_s:
+                    pytest.fail(f"mosquitto does not start: {self._log.read_text()}")
+                time.sleep(0.02)
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.thaw()
+            self._process.terminate()
+            self._process.wait(20)
+            self._process = None
+
+
+@pytest.fixture
+def new_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """Makes a broker that the test starts and stops itself; further lines of its configuration."""
+    made: list[Mosquitto] = []
+
+    def make(settings: str = "allow_anonymous true") -> Mosquitto:
+        made.append(Mosquitto(tmp_path / f"mosquitto{len(made)}", settings))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.stop()
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A running broker that the tests of one file share; each uses a device name of its own."""
+    broker = Mosquitto(tmp_path_factory.mktemp("mosquitto"), "allow_anonymous true")
+    broker.start()
+    yield broker
+    broker.stop()

@@ -1,0 +1,635 @@
+"""Every camera keeps one contract, and bad sources end in one clear line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgebird.camera import Camera, is_pictures, open_camera
+from edgebird.camera.demo import DemoFeeder
+from edgebird.camera.files import PictureSequence, VideoFile, list_pictures, read_picture
+from edgebird.camera.live import LiveCamera
+from edgebird.camera.opencv import redact_url
+from edgebird.camera.picamera import open_picamera
+from edgebird.errors import CameraError, UsageError
+from edgebird.structures import Frame, Image
+from edgebird.testing import FakeCamera
+
+RED = (230, 20, 10)
+SIZE = (64, 48)
+
+
+def red_picture() -> Image:
+    return np.full((SIZE[1], SIZE[0], 3), RED, np.uint8)
+
+
+def busy_picture(seed: int = 0) -> Image:
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    return cv2.resize(small, (320, 240), interpolation=cv2.INTER_CUBIC)
+
+
+def write(path: Path, image: Image) -> Path:
+    assert cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
+    return path
+
+
+def write_video(path: Path, codec: str, images: list[Image], fps: float = 10.0) -> Path:
+    size = images[0].shape[1::-1]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, size)
+    assert writer.isOpened()
+    for image in images:
+        writer.write(image[..., ::-1])
+    writer.release()
+    return path
+
+
+def cut_in_half(path: Path) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+def frames_before_error(camera: Camera) -> tuple[list[Frame], str]:
+    good: list[Frame] = []
+    with pytest.raises(CameraError) as caught:
+        good.extend(camera.frames())
+    message = str(caught.value)
+    assert "\n" not in message
+    return good, message
+
+
+class ScriptedCapture:
+    """A capture that gives the pictures of a script; after them it is lost, or hangs."""
+
+    def __init__(self, pictures: list[Image], then_hang: threading.Event | None = None) -> None:
+        self._pictures = list(pictures)
+        self._then_hang = then_hang
+        self.released = False
+
+    def read(self) -> tuple[bool, Any]:
+        if self._pictures:
+            time.sleep(0.005)
+            return True, self._pictures.pop(0)[..., ::-1]
+        if self._then_hang is not None:
+            self._then_hang.wait(30)
+        return False, None
+
+    def release(self) -> None:
+        self.released = True
+
+
+class StandInPicamera2:
+    """As much of Picamera2 as is used, with its naming of pixel formats."""
+
+    def __init__(self, number: int) -> None:
+        if number > 0:
+            raise IndexError("list index out of range")
+        self.configuration: dict[str, Any] = {}
+        self.started = False
+
+    def create_video_configuration(
+        self, main: dict[str, Any], buffer_count: int, controls: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {"main": main, "buffer_count": buffer_count, "controls": controls}
+
+    def configure(self, configuration: dict[str, Any]) -> None:
+        self.configuration = configuration
+
+    def start(self) -> None:
+        assert self.configuration
+        self.started = True
+
+    def capture_array(self, name: str, wait: bool) -> Image:
+        if not self.started:
+            raise RuntimeError("Camera has not been started")
+        main = self.configuration[name]
+        width, height = main["size"]
+        order = {"RGB888": slice(None, None, -1), "BGR888": slice(None)}[main["format"]]
+        return np.broadcast_to(np.array(RED, np.uint8)[order], (height, width, 3)).copy()
+
+    def wait(self, job: Image, timeout: float) -> Image:
+        time.sleep(0.01)
+        return job
+
+    def close(self) -> None:
+        self.started = False
+
+
+def fake_camera(_: Path) -> Camera:
+    return FakeCamera([red_picture()] * 5)
+
+
+def picture_sequence(folder: Path) -> Camera:
+    for number in range(5):
+        write(folder / f"{number}.png", red_picture())
+    return PictureSequence(list_pictures(str(folder)), fps=4.0)
+
+
+def video_file(folder: Path) -> Camera:
+    return VideoFile(write_video(folder / "red.avi", "MJPG", [red_picture()] * 5))
+
+
+def demo_feeder(_: Path) -> Camera:
+    return DemoFeeder(seconds=0.5, fps=10, pace=False)
+
+
+def live_camera(_: Path) -> Camera:
+    return LiveCamera(
+        lambda: ScriptedCapture([red_picture()] * 5), source="cam", first_retry_s=0.01
+    )
+
+
+def ribbon_camera(_: Path) -> Camera:
+    return open_picamera(size=SIZE, picamera2_class=StandInPicamera2)
+
+
+ALL_CAMERAS = [
+    fake_camera,
+    picture_sequence,
+    video_file,
+    demo_feeder,
+    live_camera,
+    ribbon_camera,
+]
+
+
+@pytest.fixture(params=ALL_CAMERAS, ids=lambda make: make.__name__)
+def camera(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Camera]:
+    opened: Camera = request.param(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_every_camera_yields_rgb_frames_with_rising_index_and_time(camera: Camera) -> None:
+    frames = list(islice(camera.frames(), 5))
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+    times = [frame.monotonic_s for frame in frames]
+    assert times == sorted(times)
+    assert all(frame.image.dtype == np.uint8 and frame.image.ndim == 3 for frame in frames)
+    assert all(frame.source for frame in frames)
+
+
+def test_every_camera_ends_when_closed_and_may_be_closed_twice(camera: Camera) -> None:
+    frames = camera.frames()
+    next(frames)
+    camera.close()
+    camera.close()
+    assert list(frames) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make for make in ALL_CAMERAS if make is not demo_feeder],
+    ids=lambda make: make.__name__,
+)
+def test_red_arrives_in_the_first_channel(make: Callable[[Path], Camera], tmp_path: Path) -> None:
+    camera = make(tmp_path)
+    frame = next(camera.frames())
+    camera.close()
+    assert frame.size == SIZE
+    np.testing.assert_allclose(frame.image.mean((0, 1)), RED, atol=8)
+
+
+# live cameras
+
+
+def test_a_live_camera_gives_the_newest_picture_and_counts_the_dropped() -> None:
+    hang = threading.Event()
+    shades = [np.full((4, 4, 3), shade, np.uint8) for shade in range(10)]
+    camera = LiveCamera(lambda: ScriptedCapture(shades, hang), source="cam")
+    deadline = time.monotonic() + 10
+    while camera.dropped < 9 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert next(camera.frames()).image[0, 0, 0] == 9
+    assert camera.dropped == 9
+    hang.set()
+    camera.close()
+
+
+def test_a_lost_camera_is_opened_again_and_both_are_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hang = threading.Event()
+    captures = [ScriptedCapture([red_picture()] * 3), ScriptedCapture([red_picture()] * 3, hang)]
+    attempts = 0
+
+    def open_capture() -> ScriptedCapture:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            return captures[0]
+        if attempts < 4:
+            raise CameraError("still away")
+        return captures[1]
+
+    caplog.set_level(logging.WARNING)
+    camera = LiveCamera(open_capture, source="cam", first_retry_s=0.01)
+    deadline = time.monotonic() + 10
+    while len(caplog.messages) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert next(camera.frames()).index == 0
+    hang.set()
+    camera.close()
+    assert caplog.messages[:2] == [
+        "camera cam is lost, trying to open it again",
+        "camera cam is back",
+    ]
+    assert attempts == 4
+    assert captures[0].released
+
+
+def test_closing_ends_frames_although_a_read_hangs() -> None:
+    hang = threading.Event()
+    camera = LiveCamera(lambda: ScriptedCapture([red_picture()], hang), source="cam")
+    frames = camera.frames()
+    next(frames)
+    rest: list[Frame] = []
+    consumer = threading.Thread(target=lambda: rest.extend(frames))
+    consumer.start()
+    camera.close()
+    consumer.join(10)
+    hang.set()
+    assert not consumer.is_alive()
+    assert rest == []
+
+
+def test_a_camera_that_opens_but_gives_nothing_is_an_error() -> None:
+    capture = ScriptedCapture([])
+    with pytest.raises(CameraError, match="camera cam opens but gives no picture"):
+        LiveCamera(lambda: capture, source="cam")
+    assert capture.released
+
+
+def test_a_ribbon_camera_is_asked_for_size_and_rate() -> None:
+    made: list[StandInPicamera2] = []
+
+    def make(number: int) -> StandInPicamera2:
+        made.append(StandInPicamera2(number))
+        return made[-1]
+
+    camera = open_picamera(fps=12, size=SIZE, picamera2_class=make)
+    camera.close()
+    assert made[0].configuration["controls"] == {"FrameRate": 12}
+    assert made[0].configuration["main"]["size"] == SIZE
+    assert not made[0].started
+
+
+def test_a_ribbon_camera_that_stalls_is_lost_and_opened_again() -> None:
+    class Stalling(StandInPicamera2):
+        opened = 0
+
+        def __init__(self, number: int) -> None:
+            super().__init__(number)
+            Stalling.opened += 1
+            self.waits = 0
+
+        def wait(self, job: Image, timeout: float) -> Image:
+            self.waits += 1
+            if self.waits > 1 and Stalling.opened == 1:
+                raise TimeoutError
+            return super().wait(job, timeout)
+
+    camera = open_picamera(size=SIZE, picamera2_class=Stalling)
+    assert len(list(islice(camera.frames(), 4))) == 4
+    camera.close()
+    assert Stalling.opened == 2
+
+
+def test_a_ribbon_camera_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(CameraError, match="picamera2:1 cannot be opened.*ribbon cable"):
+        open_picamera(1, picamera2_class=StandInPicamera2)
+
+
+def test_a_missing_picamera2_says_how_to_get_it() -> None:
+    with pytest.raises(CameraError, match="sudo apt install python3-picamera2"):
+        open_camera("picamera2")
+
+
+def test_an_http_stream_is_read_and_comes_back_after_it_ends() -> None:
+    ok, jpeg = cv2.imencode(".jpg", busy_picture()[..., ::-1])
+    assert ok
+
+    class Stream(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            part = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+            for _ in range(20):
+                self.wfile.write(part + jpeg.tobytes() + b"\r\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stream)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    camera = open_camera(f"http://user:secret@127.0.0.1:{server.server_port}/video.mjpg")
+    frames = list(islice(camera.frames(), 2))
+    camera.close()
+    server.shutdown()
+    server.server_close()
+    assert frames[0].size == (320, 240)
+    assert frames[0].source == f"http://***@127.0.0.1:{server.server_port}/video.mjpg"
+
+
+def test_a_stream_that_nobody_serves_is_an_error_without_credentials() -> None:
+    with pytest.raises(CameraError) as caught:
+        open_camera("rtsp://user:secret@127.0.0.1:9/live")
+    assert "secret" not in str(caught.value)
+    assert "rtsp://***@127.0.0.1:9/live" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://admin:pw@cam:554/h264", "rtsp://***@cam:554/h264"),
+        ("rtsp://admin:p@ss@cam/1", "rtsp://***@cam/1"),
+        ("http://cam/snap.cgi?user=a&pwd=b", "http://cam/snap.cgi?***"),
+        ("rtsp://cam/user=a_password=b_channel=1", "rtsp://cam/user=***"),
+        ("rtsp://cam:8554/feeder", "rtsp://cam:8554/feeder"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
+    assert redact_url(url) == shown
+
+
+@given(
+    user=st.text("abcXYZ019._-", min_size=1),
+    password=st.text("qrsQRS789@:/?=#%!", min_size=4),
+)
+def test_no_password_survives_redaction(user: str, password: str) -> None:
+    assert password not in redact_url(f"rtsp://{user}:{password}@camera.lan/live")
+
+
+# pictures
+
+
+def test_pictures_are_listed_in_natural_order(tmp_path: Path) -> None:
+    for name in ("bird10.png", "bird2.PNG", "bird1.png"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("notes.txt", "._bird3.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    names = ["bird1.png", "bird2.PNG", "bird10.png"]
+    assert [path.name for path in list_pictures(str(tmp_path))] == names
+    assert [path.name for path in list_pictures(f"{tmp_path}/*")] == names
+    assert list_pictures(f"{tmp_path}/bird1.png") == [tmp_path / "bird1.png"]
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(CameraError, match="has no pictures"):
+        list_pictures(str(tmp_path))
+    with pytest.raises(CameraError, match="there is no picture .*jpg"):
+        list_pictures(f"{tmp_path}/*.jpg")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp", "tif"])
+def test_every_format_arrives_as_rgb(tmp_path: Path, ending: str) -> None:
+    image = read_picture(write(tmp_path / f"red.{ending}", red_picture()))
+    assert image.dtype == np.uint8
+    assert image.shape == (SIZE[1], SIZE[0], 3)
+    np.testing.assert_allclose(image.mean((0, 1)), RED, atol=8)
+
+
+def test_grey_deep_and_transparent_pictures_are_converted(tmp_path: Path) -> None:
+    grey = np.full((10, 12), 100, np.uint8)
+    deep = np.full((10, 12, 3), 100 * 257, np.uint16)
+    clear = np.dstack([np.full((10, 12, 3), 100, np.uint8), np.full((10, 12), 7, np.uint8)])
+    for number, picture in enumerate((grey, deep, clear)):
+        path = tmp_path / f"{number}.png"
+        assert cv2.imwrite(str(path), picture)
+        image = read_picture(path)
+        assert image.shape == (10, 12, 3)
+        assert image.dtype == np.uint8
+        assert (image == 100).all()
+
+
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+    path = write(tmp_path / "turned.jpg", red_picture())
+    # EXIF with the single entry orientation = 6: to be turned right by 90 degrees
+    entry = b"\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + entry
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + segment + data[2:])
+    assert read_picture(path).shape == (SIZE[0], SIZE[1], 3)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp", "tif"])
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
+def test_a_truncated_picture_is_an_error(tmp_path: Path, ending: str, kept: float) -> None:
+    path = write(tmp_path / f"cut.{ending}", busy_picture())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(CameraError, match=rf"picture .*cut\.{ending} is .*(cut short|damaged)"):
+        read_picture(path)
+
+
+def test_a_truncated_jpeg_with_a_whole_thumbnail_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "cut.jpg", busy_picture())
+    thumbnail = cv2.imencode(".jpg", red_picture())[1].tobytes()
+    segment = b"\xff\xe1" + (len(thumbnail) + 8).to_bytes(2, "big") + b"Exif\x00\x00" + thumbnail
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + segment + data[2:])
+    assert read_picture(path).shape == (240, 320, 3)
+    path.write_bytes(data[:2] + segment + data[2 : len(data) // 2])
+    with pytest.raises(CameraError, match="end of the JPEG is missing"):
+        read_picture(path)
+
+
+def test_what_follows_the_end_of_a_jpeg_does_no_harm(tmp_path: Path) -> None:
+    # phones append a short video, which may hold any marker by chance
+    path = write(tmp_path / "motion.jpg", busy_picture())
+    path.write_bytes(path.read_bytes() + b"ftypmp4\xff\xda\x00\x08 and so on")
+    assert read_picture(path).shape == (240, 320, 3)
+
+
+def test_a_jpeg_damaged_inside_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "scratched.jpg", busy_picture())
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = b"\xff\xd5\x00\x00\x13bad!" * 40
+    path.write_bytes(data)
+    with pytest.raises(CameraError, match="damaged"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"hello, this is text" * 100, "not a picture"),
+        (b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\rIHDR" + b"\x00\x01\x00\x00" * 2, "is too large"),
+    ],
+)
+def test_what_is_no_picture_is_an_error(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "odd.png"
+    path.write_bytes(content)
+    with pytest.raises(CameraError, match=reason):
+        read_picture(path)
+
+
+def test_a_missing_picture_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CameraError, match=r"gone\.png cannot be read: No such file"):
+        read_picture(tmp_path / "gone.png")
+
+
+def test_picture_libraries_print_nothing_and_others_still_can(tmp_path: Path) -> None:
+    path = cut_in_half(write(tmp_path / "cut.png", busy_picture()))
+    script = (
+        "import os, sys, pathlib\n"
+        "from edgebird.camera.files import _decoder_messages, read_picture\n"
+        "from edgebird.errors import CameraError\n"
+        "try: read_picture(pathlib.Path(sys.argv[1]))\n"
+        "except CameraError: pass\n"
+        "with _decoder_messages(): os.write(2, b'from another thread\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout == b""
+    assert done.stderr == b"from another thread\n"
+
+
+def test_a_sequence_skips_what_it_cannot_read_and_says_so_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        write(tmp_path / f"{number}.jpg", busy_picture())
+    cut_in_half(tmp_path / "0.jpg")
+    (tmp_path / "2.jpg").write_bytes(b"")
+    os.utime(tmp_path / "0.jpg", (1000, 1000))
+    frames, message = frames_before_error(open_camera(str(tmp_path), fps=2.0))
+    assert message == ("2 of 4 pictures could not be read (see above); the other 2 were processed")
+    assert [(frame.index, frame.monotonic_s, frame.utc_s) for frame in frames] == [
+        (0, 0.5, 1000.5),
+        (1, 1.5, 1001.5),
+    ]
+    assert [frame.source for frame in frames] == [f"{tmp_path}/1.jpg", f"{tmp_path}/3.jpg"]
+    assert len(caplog.messages) == 2
+
+
+def test_a_sequence_with_no_readable_picture_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").write_bytes(b"")
+    frames, message = frames_before_error(open_camera(f"{tmp_path}/*.jpg"))
+    assert frames == []
+    assert message.startswith("1 of 1 pictures could not be read")
+
+
+# videos
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.avi", "MJPG"), ("a.mp4", "mp4v"), ("a.mkv", "MJPG"), ("a.webm", "VP80")],
+)
+def test_a_whole_video_carries_its_positions_and_file_time(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    path = write_video(tmp_path / name, codec, [busy_picture(seed) for seed in range(12)])
+    os.utime(path, (5000, 5000))
+    frames = list(open_camera(str(path)).frames())
+    assert len(frames) == 12
+    seconds = np.arange(12) / 10
+    np.testing.assert_allclose([frame.monotonic_s for frame in frames], seconds, atol=0.002)
+    np.testing.assert_allclose([frame.utc_s for frame in frames], 5000 + seconds, atol=0.002)
+
+
+def test_a_raw_stream_without_time_stamps_counts_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mjpeg", "MJPG", [busy_picture(seed) for seed in range(5)])
+    frames = list(VideoFile(path).frames())
+    np.testing.assert_allclose([frame.monotonic_s for frame in frames], np.arange(5) / 25)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "MJPG"), ("a.webm", "VP80")])
+def test_a_video_cut_in_the_middle_gives_its_good_frames_first(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    path = write_video(tmp_path / name, codec, [busy_picture(seed) for seed in range(40)])
+    frames, message = frames_before_error(open_camera(str(cut_in_half(path))))
+    assert 15 <= len(frames) <= 25
+    assert f"{len(frames)} of about 40 frames could be read" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"no video" * 1000])
+def test_what_is_no_video_is_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    reason = "is damaged or not a video" if content else "is empty"
+    with pytest.raises(CameraError, match=reason):
+        open_camera(str(path))
+
+
+def test_an_mp4_without_its_index_is_an_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", "mp4v", [busy_picture(seed) for seed in range(20)])
+    with pytest.raises(CameraError, match=r"a\.mp4 is damaged"):
+        open_camera(str(cut_in_half(path)))
+
+
+# choosing a camera
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("98", CameraError, "there is no /dev/video98"),
+        ("/dev/video98", CameraError, "there is no /dev/video98"),
+        ("ftp://host/a.mp4", UsageError, "unknown kind of source ftp://"),
+        ("no/such/file", CameraError, "there is no file or folder 'no/such/file'"),
+        ("no/such.jpg", CameraError, "there is no picture"),
+        ("", CameraError, "there is no file or folder ''"),
+        ("picamera2:x", UsageError, "give a number after the colon"),
+        ("demo:?colour=red", UsageError, "unknown option 'colour'"),
+        ("demo:?fps=fast", UsageError, "fps=fast is not a number"),
+        ("demo:?fps=0", UsageError, "fps must be above 0"),
+    ],
+)
+def test_a_source_that_does_not_fit_says_why(
+    source: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        open_camera(source)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_no_camera_is_an_error() -> None:
+    with pytest.raises(CameraError, match="/dev/null is not a camera"):
+        open_camera("/dev/null")
+
+
+def test_a_file_of_unknown_kind_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(CameraError, match="does not end like a picture's or a video's"):
+        open_camera(f"{tmp_path}/notes.txt")
+
+
+def test_the_demo_takes_its_options() -> None:
+    camera = open_camera("demo:?seed=3&seconds=1&fps=4&pace=0")
+    assert [frame.source for frame in camera.frames()] == ["demo"] * 4
+
+
+def test_pictures_are_told_from_other_sources(tmp_path: Path) -> None:
+    (tmp_path / "a[1].mp4").write_bytes(b"")
+    (tmp_path / "A.JPG").write_bytes(b"")
+    pictures = [str(tmp_path), f"{tmp_path}/A.JPG", f"{tmp_path}/*.png", "gone.jpg"]
+    others = ["0", "/dev/video0", "picamera2", "demo:?seed=1", "http://cam/a.jpg"]
+    others += [f"{tmp_path}/a[1].mp4", "gone.mp4", "gone"]
+    assert [source for source in pictures + others if is_pictures(source)] == pictures
