@@ -70,7 +70,9 @@ def fetch(packs: Path, data: Path) -> None:
     try:
         gathered = load_packs(link)
     except (FileNotFoundError, ValueError) as error:
-        raise click.ClickException(f"{error}; PACKS must hold the packs that --help names") from None
+        raise click.ClickException(
+            f"{error}; PACKS must hold the packs that --help names"
+        ) from None
     for name, examples in (
         ("training photos", gathered.boxed_train),
         ("validation photos", gathered.boxed_validation),
@@ -104,7 +106,7 @@ def fetch(packs: Path, data: Path) -> None:
 def train(data: Path, run: Path, start_from: Path | None, **changes: int | None) -> None:
     """Train the network, or go on with a training that was stopped.
 
-    Writes checkpoint.npz, metrics.jsonl (a line each 250 steps) and at the end
+    Writes checkpoint.npz, metrics.jsonl (a line each 500 steps) and at the end
     detector.weights.h5 to the run's folder. Uses a GPU in mixed precision where there is one.
     """
     from model_build.train import Recipe

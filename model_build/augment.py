@@ -289,8 +289,9 @@ def _covering(
     """A photo scaled to cover ``width`` x ``height`` (times up to ``zoom``) and cropped to it."""
     photo = material.decode(example)
     scale = max(width / photo.shape[1], height / photo.shape[0]) * _log_uniform(rng, 1.0, zoom)
-    new_w, new_h = max(width, round(photo.shape[1] * scale)), max(
-        height, round(photo.shape[0] * scale)
+    new_w, new_h = (
+        max(width, round(photo.shape[1] * scale)),
+        max(height, round(photo.shape[0] * scale)),
     )
     photo = _resized(photo, new_w, new_h)
     left, top = rng.integers(0, new_w - width + 1), rng.integers(0, new_h - height + 1)

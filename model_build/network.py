@@ -79,9 +79,7 @@ def _separable(x, kernel: int, channels: int, name: str):
     return _relu6(x, f"{name}_relu")
 
 
-def build_detector(
-    size_px: int, channels: int = 64, batch_size: int | None = None
-) -> keras.Model:
+def build_detector(size_px: int, channels: int = 64, batch_size: int | None = None) -> keras.Model:
     """The network with fresh weights.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def representative_tiles(material: Material, size_px: int, count: int, seed: int
 
 
 def quantize(
-    weights: Path, material: Material, size_px: int, *, tiles: int = 400, seed: int = 7
+    weights: Path, material: Material, size_px: int, *, tiles: int = 250, seed: int = 7
 ) -> bytes:
     """Quantize to full int8: weights per channel, activations by representative tiles.
 
@@ -57,13 +58,16 @@ def quantize(
     model = build_detector(size_px, batch_size=1)
     model.load_weights(weights)
 
-    @tf.function(input_signature=[tf.TensorSpec((1, size_px, size_px, 3), tf.float32)])
-    def run(picture: tf.Tensor) -> dict[str, tf.Tensor]:
-        objectness, box = model(picture, training=False)
-        # TFLite sorts a signature's outputs by name: "box" before "objectness".
-        return {"box": box, "objectness": objectness}
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, format="tf_saved_model", verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        _set_full_int8(converter, material, size_px, tiles, seed)
+        return bytes(converter.convert())
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([run.get_concrete_function()], model)
+
+def _set_full_int8(
+    converter: tf.lite.TFLiteConverter, material: Material, size_px: int, tiles: int, seed: int
+) -> None:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
@@ -78,7 +82,6 @@ def quantize(
         yield from representative_tiles(material, size_px, tiles, seed)
 
     converter.representative_dataset = tiles_and_the_full_range
-    return bytes(converter.convert())
 
 
 def card_for(content: bytes, size_px: int, threshold: float) -> ModelCard:

@@ -51,7 +51,7 @@ class Recipe:
     """
 
     size_px: int = 256
-    steps: int = 7000
+    steps: int = 5000
     batch: int = 16
     learning_rate: float = 1.5e-3
     trunk_rate: float = 0.2
@@ -111,7 +111,7 @@ def train(
     folder: Path,
     *,
     start_from: Path | None = None,
-    checkpoint_every: int = 250,
+    checkpoint_every: int = 500,
     validate: Callable[[keras.Model], dict[str, float]] | None = None,
 ) -> keras.Model:
     """Train, or go on with the run in ``folder``.

@@ -17,6 +17,14 @@ import pytest
 from edgebird.mqtt.connection import BrokerAddress
 
 
+def eventually(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait until the condition holds; a slow machine is no reason to fail."""
+    give_up_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_s, "it did not happen in time"
+        time.sleep(0.02)
+
+
 class Mosquitto:
     """A real MQTT broker on a free port of this machine; remembers sessions over a restart."""
 
@@ -47,8 +55,11 @@ class Mosquitto:
                 return
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > give_up_s:
-                    pytest.fail(f"mosquitto does not start: {self._log.read_text()}")
+                    pytest.fail(f"mosquitto does not start: {self.log()}")
                 time.sleep(0.02)
+
+    def log(self) -> str:
+        return self._log.read_text()
 
     def freeze(self) -> None:
         assert self._process is not None

@@ -312,7 +312,7 @@ def test_a_ribbon_camera_that_stalls_is_lost_and_opened_again() -> None:
 
 
 def test_a_ribbon_camera_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(CameraError, match="picamera2:1 cannot be opened.*ribbon cable"):
+    with pytest.raises(CameraError, match=r"picamera2:1 cannot be opened.*ribbon cable"):
         open_picamera(1, picamera2_class=StandInPicamera2)
 
 
@@ -396,7 +396,7 @@ def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(CameraError, match="has no pictures"):
         list_pictures(str(tmp_path))
-    with pytest.raises(CameraError, match="there is no picture .*jpg"):
+    with pytest.raises(CameraError, match=r"there is no picture .*jpg"):
         list_pictures(f"{tmp_path}/*.jpg")
 
 

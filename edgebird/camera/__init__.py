@@ -74,7 +74,12 @@ def open_camera(
 
 def is_pictures(source: str) -> bool:
     """Whether the source is a picture, a folder or a glob, which are scanned one by one."""
-    if _is_device(source) or source.startswith("demo:") or _scheme(source) is not None:
+    if (
+        not source
+        or _is_device(source)
+        or source.startswith("demo:")
+        or _scheme(source) is not None
+    ):
         return False
     from edgebird.camera.files import PICTURE_SUFFIXES
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edgebird.camera import drawn
+from edgebird.camera import drawn_birds, drawn_garden
+from edgebird.camera.drawn_birds import PLUMAGES, Plane, Sprite
 from edgebird.structures import Box, Frame, Image
 
 WIDTH_PX, HEIGHT_PX = 640, 480
@@ -21,7 +22,7 @@ _PERIOD_S = 9.0
 _FLIGHT_IN_S, _FLIGHT_OUT_S = 0.5, 0.45
 _HOP_S = 0.22
 _WING_BEAT_S = 0.13
-_NOISE_FIELDS = 8
+_NOISE_FIELDS = 5
 _NOISE_DEVIATION = 2.5
 
 
@@ -49,7 +50,7 @@ class _Visitor:
 class _Placed:
     """A sprite with the place of its upper left corner in the frame."""
 
-    sprite: drawn.Sprite
+    sprite: Sprite
     left_px: int
     top_px: int
     shadow: float
@@ -78,8 +79,8 @@ class DemoFeeder:
         self._fps = fps
         self._pace = pace
         self._closing = threading.Event()
-        self._garden = drawn.garden(WIDTH_PX, HEIGHT_PX, seed)
-        self._twig = drawn.twig(seed)
+        self._garden = drawn_garden.garden(WIDTH_PX, HEIGHT_PX, seed)
+        self._twig = drawn_garden.twig(seed)
         rng = np.random.default_rng(seed)
         shape = (_NOISE_FIELDS, HEIGHT_PX, WIDTH_PX, 3)
         self._noise = rng.normal(0, _NOISE_DEVIATION, shape).astype(np.float32)
@@ -146,11 +147,9 @@ def _visitors(seed: int, period: int) -> list[_Visitor]:
     """Who comes in a period; times count from its beginning."""
     rng = np.random.default_rng((seed, period))
     # all kinds have come once before one comes again
-    order = np.random.default_rng((seed, period // len(drawn.PLUMAGES))).permutation(
-        sorted(drawn.PLUMAGES)
-    )
+    order = np.random.default_rng((seed, period // len(PLUMAGES))).permutation(sorted(PLUMAGES))
     kind = str(order[period % len(order)])
-    left, right, _ = drawn.table_top_px(WIDTH_PX, HEIGHT_PX)
+    left, right, _ = drawn_garden.table_top_px(WIDTH_PX, HEIGHT_PX)
     middle = (left + right) / 2
     visitors = [_visitor(rng, kind, 2.2, rng.uniform(6.6, 7.2), (left + 40, right - 40))]
     if period % 3 == 1:
@@ -178,7 +177,7 @@ def _visitor(
         elif rng.random() < 0.6:
             x_px += rng.uniform(20, 60) * (1 if faces_right else -1)
             x_px = min(max(x_px, reach_px[0]), reach_px[1])
-    length_px = round(rng.uniform(130, 160) * (1.15 if kind == "blackbird" else 1.0))
+    length_px = round(rng.uniform(142, 174) * (1.15 if kind == "blackbird" else 1.0))
     return _Visitor(kind, length_px, end_s, tuple(stays))
 
 
@@ -187,8 +186,8 @@ def _place(visitor: _Visitor, t_s: float) -> _Placed | None:
     first = visitor.stays[0]
     if not first.start_s - _FLIGHT_IN_S <= t_s < visitor.end_s + _FLIGHT_OUT_S:
         return None
-    stand_y = drawn.table_top_px(WIDTH_PX, HEIGHT_PX)[2] + 4
-    stay = max((s for s in visitor.stays if s.start_s <= t_s), default=first, key=_start_s)
+    stand_y = drawn_garden.table_top_px(WIDTH_PX, HEIGHT_PX)[2] + 4
+    stay = next((s for s in reversed(visitor.stays) if s.start_s <= t_s), first)
     pose, x, y, faces_right = stay.pose, stay.x_px, stand_y, stay.faces_right
     if t_s < first.start_s or t_s >= visitor.end_s:
         if t_s < first.start_s:
@@ -206,18 +205,12 @@ def _place(visitor: _Visitor, t_s: float) -> _Placed | None:
         done = (t_s - stay.start_s) / _HOP_S
         x = before.x_px + done * (stay.x_px - before.x_px)
         y -= 0.5 * abs(stay.x_px - before.x_px) * math.sin(math.pi * done)
-    sprite = drawn.bird(visitor.kind, pose, visitor.length_px, faces_right)
+    sprite = drawn_birds.bird(visitor.kind, pose, visitor.length_px, faces_right)
     left, top = round(x - sprite.foot_px[0]), round(y - sprite.foot_px[1])
     return _Placed(sprite, left, top, shadow=max(0.0, 1 - (stand_y - y) / 50))
 
 
-def _start_s(stay: _Stay) -> float:
-    return stay.start_s
-
-
-def _blend(
-    scene: drawn.Plane, rgb: drawn.Plane, alpha: drawn.Plane, left_px: int, top_px: int
-) -> None:
+def _blend(scene: Plane, rgb: Plane, alpha: Plane, left_px: int, top_px: int) -> None:
     """Lay a picture (already multiplied by its alpha) over the scene, cut at the scene's edges."""
     height, width = alpha.shape
     x0, y0 = max(left_px, 0), max(top_px, 0)
@@ -229,21 +222,13 @@ def _blend(
     scene[y0:y1, x0:x1] += rgb[cut]
 
 
-def _cast_shadow(scene: drawn.Plane, bird: _Placed) -> None:
+def _cast_shadow(scene: Plane, bird: _Placed) -> None:
     """Darken the table under the bird."""
     if not bird.shadow:
         return
     width = bird.sprite.alpha.shape[1] // 2
     y, x = np.ogrid[-1 : 1 : complex(22), -1 : 1 : complex(2 * width)]
     alpha = (0.5 * bird.shadow * np.exp(-3 * (x**2 + y**2))).astype(np.float32)
-    foot_x, foot_y = (
-        bird.left_px + bird.sprite.foot_px[0],
-        drawn.table_top_px(WIDTH_PX, HEIGHT_PX)[2] + 4,
-    )
-    _blend(
-        scene,
-        np.zeros((*alpha.shape, 3), np.float32),
-        alpha,
-        round(foot_x - width),
-        round(foot_y - 11),
-    )
+    left = round(bird.left_px + bird.sprite.foot_px[0] - width)
+    top = round(drawn_garden.table_top_px(WIDTH_PX, HEIGHT_PX)[2] - 7)
+    _blend(scene, np.zeros((*alpha.shape, 3), np.float32), alpha, left, top)

@@ -8,12 +8,12 @@ The start of a visit, as published on ``edgebird/<device>/<camera>/visit``::
      "box": {"px": [412.0, 180.5, 598.2, 366.0], "fraction": [0.3219, 0.2507, 0.4673, 0.5083]},
      "frame_size": [1280, 720], "snapshot": null, "model": "9b0e…"}
 
-At its end ``event_type`` is ``end``, ``ended`` is set, ``peak_count`` is the largest number of birds
-seen at once, and ``score``, ``box`` and ``snapshot`` are those of the best shot. Times are capture
-times, ISO-8601 in UTC with milliseconds. Boxes are left, top, right, bottom: ``px`` in pixels of the
-full frame, ``fraction`` as fractions of its width and height. ``frame_size`` is width, height in
-pixels. ``snapshot`` is the path of a picture or null. ``model`` is the sha256 of the network.
-Readers ignore keys they do not know.
+At its end ``event_type`` is ``end`` and ``ended`` is set. ``peak_count`` is the largest number of
+birds seen at once so far; ``score``, ``box`` and ``snapshot`` are those of the best shot so far.
+Times are capture times, ISO-8601 in UTC with milliseconds. Boxes are left, top, right, bottom:
+``px`` in pixels of the full frame, ``fraction`` as fractions of its width and height.
+``frame_size`` is width, height in pixels. ``snapshot`` is the path of a picture or null. ``model``
+is the sha256 of the network. Readers ignore keys they do not know.
 """
 
 from __future__ import annotations

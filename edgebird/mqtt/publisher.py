@@ -95,6 +95,7 @@ class Publisher:
             # From here on only "offline" counts, even when the broker has not yet answered.
             self._alerts.clear()
             self._under_way = None
+            self._states[self._status_topic] = "offline"
             self._unsent_states = {self._status_topic: "offline"}
         self._send_next()
         with self._changed:
@@ -102,7 +103,9 @@ class Publisher:
         self._connection.stop(OFFLINE_S)
         if lost:
             logger.warning(
-                "%d alerts could not be delivered to the MQTT broker at %s", lost, self._address
+                "alerts that could not be delivered to the MQTT broker at %s: %d",
+                self._address,
+                lost,
             )
 
     def _is_idle(self) -> bool:

@@ -74,5 +74,5 @@ class Topics:
 
 
 def visit_filter(device: str = "+") -> str:
-    """The subscription that receives the alerts of every camera of one device, or of all (``+``)."""
+    """The subscription to the alerts of every camera of one device, or of all (``+``)."""
     return f"{PREFIX}/{device if device == '+' else slug(device)}/+/visit"

@@ -89,7 +89,11 @@ def watch(
             try:
                 alert = decode(item.payload)
             except ValueError as error:
-                logger.warning("skipped a message on %r that is no alert: %s", item.topic, error)
+                logger.warning(
+                    "skipped a message on %s that is no alert: %s",
+                    _printable(item.topic),
+                    _printable(str(error)),
+                )
             else:
                 on_alert(alert)
     finally:
@@ -106,7 +110,10 @@ def format_alert(alert: VisitPayload) -> str:
     line += f"visit over after {alert.duration_s:.0f} s, up to {birds}, "
     line += f"best score {alert.score:.2f}"
     if alert.snapshot is not None:
-        # The path came over the network: nothing in it may steer the terminal.
-        shown = "".join(char if char.isprintable() else "?" for char in alert.snapshot)
-        line += f", picture {shown}"
+        line += f", picture {_printable(alert.snapshot)}"
     return line
+
+
+def _printable(text: str) -> str:
+    """Text from the network without what would steer the terminal it is shown on."""
+    return "".join(char if char.isprintable() else "?" for char in text)

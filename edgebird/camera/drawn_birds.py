@@ -1,9 +1,9 @@
-"""The pictures of the demo camera, drawn: garden birds and a feeder in front of a soft garden.
+"""Garden birds, drawn for the demo camera.
 
-Everything is drawn several times too large and scaled down, which smooths the edges. A bird's
-outline is inflated to a rounded shape and lit from above, so that a network trained on photographs
-has shading, texture and markings to go by. Bird coordinates are hundredths of the body length in a
-square, facing right.
+A bird is drawn several times too large and scaled down, which smooths its edges. Its outline is
+inflated to a rounded shape and lit from above, so that a network trained on photographs has
+shading, texture and markings to go by. Coordinates are units of about a hundredth of the body's
+length, x to the right and y down, for a bird that faces right.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Points = Sequence[tuple[float, float]]
 _CANVAS_UNITS = 170
 _PX_PER_UNIT = 3
 _ORIGIN_UNITS = 35
+_LENGTH_UNITS = 133
 _LIGHT = np.array([0.25, -0.80, 0.55], np.float32)
 
 
@@ -59,7 +60,10 @@ class Plumage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """A picture with soft edges: RGB and alpha from 0 to 1, and the point that stands on things."""
+    """A picture with soft edges: alpha from 0 to 1, RGB from 0 to 255 and multiplied by alpha.
+
+    ``foot_px`` is the point (x, y) that stands on things.
+    """
 
     rgb: Plane
     alpha: Plane
@@ -222,16 +226,16 @@ PLUMAGES: dict[str, Plumage] = {
 }
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=48)
 def bird(kind: str, pose: str, length_px: int, faces_right: bool) -> Sprite:
     """A bird of ``length_px`` pixels from beak to tail.
 
     ``pose`` is "perched", "alert" or "pecking", or "wings up" or "wings down" in flight.
     """
-    large_rgb, large_alpha, foot = _large_bird(kind, pose)
-    side = round(length_px * _CANVAS_UNITS / 122)
-    rgb = cv2.resize(large_rgb * large_alpha[..., None], (side, side), interpolation=cv2.INTER_AREA)
-    alpha = cv2.resize(large_alpha, (side, side), interpolation=cv2.INTER_AREA)
+    large, foot = _large_bird(kind, pose)
+    side = round(length_px * _CANVAS_UNITS / _LENGTH_UNITS)
+    small = cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    rgb, alpha = small[..., :3], small[..., 3] / 255
     foot_x, foot_y = foot[0] * side, foot[1] * side
     if not faces_right:
         rgb, alpha, foot_x = rgb[:, ::-1], alpha[:, ::-1], side - foot_x
@@ -245,8 +249,11 @@ def bird(kind: str, pose: str, length_px: int, faces_right: bool) -> Sprite:
 
 
 @lru_cache(maxsize=64)
-def _large_bird(kind: str, pose: str) -> tuple[Plane, Plane, tuple[float, float]]:
-    """RGB, alpha and the foot's place as fractions of the square."""
+def _large_bird(kind: str, pose: str) -> tuple[Image, tuple[float, float]]:
+    """RGBA with the colours multiplied by alpha, and the foot's place as fractions of the side.
+
+    Kept as bytes: all kinds in all poses are 30 MB.
+    """
     plumage = PLUMAGES[kind]
     flying = pose in _FLIGHT
     rgb, alpha = _unturned_bird(kind, pose if flying else "standing")
@@ -256,10 +263,11 @@ def _large_bird(kind: str, pose: str) -> tuple[Plane, Plane, tuple[float, float]
     if not flying:
         canvas.legs(plumage, hip, foot)
     x, y = ((value + _ORIGIN_UNITS) / _CANVAS_UNITS for value in foot)
-    return canvas.rgb, canvas.alpha, (x, y)
+    rgba = np.dstack([canvas.rgb * canvas.alpha[..., None], 255 * canvas.alpha])
+    return np.clip(rgba + 0.5, 0, 255).astype(np.uint8), (x, y)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=2)
 def _unturned_bird(kind: str, wings: str) -> tuple[Plane, Plane]:
     plumage = PLUMAGES[kind]
     side = _CANVAS_UNITS * _PX_PER_UNIT
@@ -290,7 +298,7 @@ class _Canvas:
         colour[:] = plumage.back
         for marking in plumage.markings:
             edge = self._ragged_edge(_soft(self._mask(_spline(marking.outline)), marking.softness))
-            colour += edge[..., None] * (_f32(marking.colour) - colour)
+            colour += edge[..., None] * (f32(marking.colour) - colour)
         colour *= (1 + 0.10 * _down() + 0.06 * _mottle())[..., None]
         self._paint(colour * _shading(mask, depth=26)[..., None], mask)
 
@@ -304,7 +312,7 @@ class _Canvas:
         offset: tuple[float, float] = (0, 0),
     ) -> None:
         """A wing or tail: rows of overlapping feathers with light edges, along its length."""
-        points = _spline(outline) + _f32(offset)
+        points = _spline(outline) + f32(offset)
         mask = _soft(self._mask(points), 0.4)
         colour = np.empty_like(self.rgb)
         colour[:] = plumage.tail if tail else plumage.wing
@@ -318,14 +326,14 @@ class _Canvas:
             scale = np.hypot((along * 13) % 1 - 0.1, (across * 9 + row / 2) % 1 - 0.5)
             rim = np.clip(1 - np.abs(scale - 0.62) / 0.16, 0, 1)
             vane = np.maximum(vane, 0.8 * rim * np.clip((0.46 - along) / 0.08, 0, 1))
-        lit = _f32(plumage.wing_edge) - colour
+        lit = f32(plumage.wing_edge) - colour
         colour += (0.75 * vane)[..., None].astype(np.float32) * lit
         dark = np.clip((-fan - 0.75) / 0.2, 0, 1) * np.clip((along - 0.35) / 0.1, 0, 1)
         colour *= (1 - 0.35 * dark)[..., None].astype(np.float32)
         if plumage.wing_bar is not None and not tail:
             bar = np.clip(1 - np.abs(along - 0.44 - 0.1 * across) / 0.035, 0, 1)
             bar = self._ragged_edge(bar.astype(np.float32))
-            colour += bar[..., None] * (_f32(plumage.wing_bar) - colour)
+            colour += bar[..., None] * (f32(plumage.wing_bar) - colour)
         colour *= (1 + (0.08 + 0.3 * plumage.streaks) * _down())[..., None]
         # the wing lies on the body and throws a thin shadow on it
         shadow = np.roll(_soft(mask, 2.5), (10, 4), (0, 1)) * (1 - mask) * self.alpha
@@ -342,7 +350,7 @@ class _Canvas:
             (tip_x, tip_y + 0.6),
         ]
         outline += [(88, 26.2 + half), (84, 26.6 + half)]
-        mask = _soft(self._mask(_f32(outline)), 0.25)
+        mask = _soft(self._mask(f32(outline)), 0.25)
         colour = np.empty_like(self.rgb)
         colour[:] = plumage.beak
         y, x = self._grid()
@@ -356,10 +364,9 @@ class _Canvas:
         y, x = self._grid()
         distance = np.hypot(x - 80.5, y - 22.6)
         ring = plumage.eye_ring or (60, 54, 48)
-        for colour, radius in ((ring, 3.7), ((14, 10, 10), 3.0), ((46, 34, 28), 0.0)):
-            if radius:
-                mask = np.clip((radius - distance) / 0.5, 0, 1).astype(np.float32)
-                self._paint(np.broadcast_to(_f32(colour), self.rgb.shape), mask)
+        for colour, radius in ((ring, 3.7), ((14, 10, 10), 3.0)):
+            mask = np.clip((radius - distance) / 0.5, 0, 1).astype(np.float32)
+            self._paint(np.broadcast_to(f32(colour), self.rgb.shape), mask)
         glint = np.clip((1.0 - np.hypot(x - 81.4, y - 21.3)) / 0.4, 0, 1).astype(np.float32)
         self._paint(np.full_like(self.rgb, 248), glint)
 
@@ -382,7 +389,7 @@ class _Canvas:
                 self._line(mask, ankle, (foot[0] + dx + toe, foot[1] + 0.8 * (toe < 7)), 1.5)
         below = mask.astype(np.float32) / 255 * (1 - self.alpha)
         y, _ = self._grid()
-        colour = _f32(plumage.legs) * (1.1 - 0.012 * (y - 84))[..., None]
+        colour = f32(plumage.legs) * (1.1 - 0.012 * (y - 84))[..., None]
         self.rgb += below[..., None] * (colour - self.rgb)
         self.alpha += below
 
@@ -427,153 +434,9 @@ class _Canvas:
         return grid[0], grid[1]
 
 
-def garden(width_px: int, height_px: int, seed: int) -> Plane:
-    """A garden far out of focus, with a wooden feeding table in front: RGB, 0 to 255."""
-    rng = np.random.default_rng(seed)
-    size = (width_px, height_px)
-    down = np.linspace(0, 1, height_px, dtype=np.float32)[:, None, None]
-    scene = _f32((196, 212, 216)) * (1 - down) + _f32((92, 124, 62)) * down
-    scene = np.broadcast_to(scene, (height_px, width_px, 3)).copy()
-    # foliage in three distances, each blurred less than the one behind it
-    for count, radius_px, blur_px, top in (
-        (50, 90, 42, 0.25),
-        (90, 48, 22, 0.32),
-        (60, 26, 13, 0.5),
-    ):
-        layer: Plane = np.zeros((height_px, width_px, 4), np.float32)
-        for _ in range(count):
-            x = rng.uniform(0, width_px)
-            # the hedge is high at the sides and opens towards the sky in the middle
-            opening = 0.24 * np.exp(-(((x / width_px - 0.45) / 0.22) ** 2))
-            y = height_px * rng.uniform(top + opening - 0.2, 1.05)
-            green = rng.uniform(58, 158)
-            colour = (green * rng.uniform(0.55, 0.95), green, green * rng.uniform(0.28, 0.55))
-            axes = (
-                round(radius_px * rng.uniform(0.4, 1)),
-                round(radius_px * rng.uniform(0.3, 0.8)),
-            )
-            centre = (round(x), round(y))
-            cv2.ellipse(layer, centre, axes, rng.uniform(0, 180), 0, 360, (*colour, 1), -1)
-        layer = cv2.GaussianBlur(layer, (0, 0), blur_px)
-        scene = scene * (1 - layer[..., 3:]) + layer[..., :3]
-    glow = np.zeros_like(scene)
-    for _ in range(26):
-        centre = (round(rng.uniform(0, width_px)), round(rng.uniform(0, 0.62 * height_px)))
-        disc = np.zeros_like(scene)
-        tint = _f32((246, 250, 206)) * rng.uniform(0.06, 0.2)
-        cv2.circle(disc, centre, round(rng.uniform(7, 19)), tint.tolist(), -1, cv2.LINE_AA)
-        glow = np.maximum(glow, disc)
-    scene += cv2.GaussianBlur(glow, (0, 0), 1.6)
-    scene += 9 * _smooth_noise(rng, size, 40)[..., None]
-    _table(scene, rng)
-    return np.clip(scene, 0, 255)
-
-
-def table_top_px(width_px: int, height_px: int) -> tuple[float, float, float]:
-    """Left end, right end and height of the line on the table where birds stand."""
-    return 0.20 * width_px, 0.80 * width_px, 0.775 * height_px
-
-
-def _table(scene: Plane, rng: np.random.Generator) -> None:
-    height_px, width_px = scene.shape[:2]
-    left, right, stand = table_top_px(width_px, height_px)
-    back, front, bottom = (round(stand + dy * height_px / 480) for dy in (-22, 24, 46))
-    grain = _smooth_noise(rng, (width_px, height_px), 60, 0.8)
-    grain += 0.6 * _smooth_noise(rng, (width_px, height_px), 14, 0.6)
-    knots = 0.5 * _smooth_noise(rng, (width_px, height_px), 50, 20)
-
-    def plank(corners: Points, colour: Colour, lit: float) -> None:
-        mask = np.zeros((height_px, width_px), np.uint8)
-        cv2.fillPoly(mask, [(_f32(corners) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-        soft = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), 0.8)[..., None]
-        wood = _f32(colour) * (lit * (1 + 0.07 * grain + 0.08 * knots))[..., None]
-        scene[:] = scene * (1 - soft) + wood * soft
-
-    margin = 0.07 * width_px
-    middle, half = (left + right) / 2, 0.055 * width_px
-    post = [(middle - half, bottom - 4), (middle + half, bottom - 4)]
-    post += [(middle + half, height_px), (middle - half, height_px)]
-    plank(post, (122, 92, 62), 0.72)
-    top = [(left - 0.2 * margin, back), (right + 0.2 * margin, back)]
-    top += [(right + margin, front), (left - margin, front)]
-    plank(top, (186, 152, 110), 1.0)
-    edge = [(left - margin, front), (right + margin, front)]
-    edge += [(right + margin, bottom), (left - margin, bottom)]
-    plank(edge, (146, 110, 74), 0.82)
-    for _ in range(70):
-        across = rng.uniform(0, 1)
-        x = rng.uniform(left, right)
-        y = back + 5 + across * (front - back - 9)
-        colour = _f32(((74, 60, 46), (204, 176, 116), (120, 90, 58))[rng.integers(3)])
-        axes = (2 + across, 1 + 0.6 * across)
-        _dot(scene, (x, y + 1.2), axes, _f32((92, 70, 48)), rng.uniform(0, 180))
-        _dot(scene, (x, y), axes, colour, rng.uniform(0, 180))
-
-
-def twig(seed: int) -> Sprite:
-    """A leafy twig that reaches into the picture; its foot is the end that it hangs by."""
-    rng = np.random.default_rng(seed)
-    scale = 3
-    width, height = 210 * scale, 150 * scale
-    drawn: Plane = np.zeros((height, width, 4), np.float32)
-    t = np.linspace(0, 1, 40)
-    stem = np.stack([t * 0.92 * width, height * (0.22 + 0.3 * t + 0.22 * t**2)], 1)
-    for start, end, along in zip(stem[:-1], stem[1:], t[:-1], strict=True):
-        thickness = round((5 - 4 * along) * scale)
-        ends = np.round([start, end]).astype(int)
-        cv2.line(drawn, ends[0], ends[1], (84, 64, 48, 1), thickness, cv2.LINE_AA)
-    for along in np.linspace(0.12, 1.0, 15):
-        root = stem[min(int(along * 40), 39)]
-        turn_deg = rng.uniform(20, 75) * rng.choice([-1, 1]) + 25
-        direction = np.array([np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))])
-        length = rng.uniform(13, 20) * scale
-        green = rng.uniform(92, 150)
-        leaf = np.round(root + direction * length).astype(int)
-        axes = (round(length), round(0.42 * length))
-        colour = (0.72 * green, green, 0.36 * green, 1)
-        cv2.ellipse(drawn, leaf, axes, turn_deg, 0, 360, colour, -1, cv2.LINE_AA)
-        vein = np.round(root + direction * 1.8 * length).astype(int)
-        light = (0.9 * green, 1.2 * green, 0.55 * green, 1)
-        cv2.line(drawn, np.round(root).astype(int), vein, light, scale, cv2.LINE_AA)
-    drawn = cv2.GaussianBlur(drawn, (0, 0), 1.6 * scale)
-    drawn = cv2.resize(drawn, (width // scale, height // scale), interpolation=cv2.INTER_AREA)
-    return Sprite(drawn[..., :3].copy(), drawn[..., 3].copy(), (0.0, 0.22 * height / scale))
-
-
-def _dot(
-    scene: Plane,
-    centre: tuple[float, float],
-    axes: tuple[float, float],
-    colour: Plane,
-    turn_deg: float,
-) -> None:
-    in_16ths = [round(16 * value) for value in (*centre, *axes)]
-    cv2.ellipse(
-        scene,
-        (in_16ths[0], in_16ths[1]),
-        (in_16ths[2], in_16ths[3]),
-        turn_deg,
-        0,
-        360,
-        colour.tolist(),
-        -1,
-        cv2.LINE_AA,
-        4,
-    )
-
-
-def _smooth_noise(
-    rng: np.random.Generator, size: tuple[int, int], blur_x_px: float, blur_y_px: float = 0.0
-) -> Plane:
-    noise: Plane = rng.standard_normal(size[::-1]).astype(np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=blur_x_px, sigmaY=blur_y_px)
-    normalized: Plane = noise / noise.std()
-    return normalized
-
-
 def _spline(points: Points, steps: int = 10) -> Plane:
     """A closed Catmull-Rom curve through the points, shape (len(points) * steps, 2)."""
-    p1 = _f32(points)
+    p1 = f32(points)
     p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
     t = np.linspace(0, 1, steps, endpoint=False, dtype=np.float32)[:, None, None]
     curve: Plane = 0.5 * (
@@ -599,10 +462,11 @@ def _shading(mask: Plane, depth: float) -> Plane:
     slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=_PX_PER_UNIT / 8)
     facing = -slope_x * _LIGHT[0] - slope_y * _LIGHT[1] + _LIGHT[2]
     facing /= np.sqrt(slope_x**2 + slope_y**2 + 1)
-    return _f32(0.52 + 0.62 * np.clip(facing, -0.3, 1))
+    return f32(0.52 + 0.62 * np.clip(facing, -0.3, 1))
 
 
-def _f32(values: ArrayLike) -> Plane:
+def f32(values: ArrayLike) -> Plane:
+    """The values as a float32 array."""
     return np.asarray(values, np.float32)
 
 

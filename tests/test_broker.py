@@ -1,0 +1,102 @@
+"""The embedded broker, with our own sink and subscriber as its clients."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+
+from edgebird.errors import BrokerError
+from edgebird.mqtt.broker import EmbeddedBroker
+from edgebird.mqtt.connection import parse_broker_url
+from edgebird.mqtt.payloads import VisitPayload
+from edgebird.mqtt.watch import watch
+from edgebird.sinks.mqtt import MqttSink
+from edgebird.structures import Visit, VisitChanged
+
+# of a library under the oldest supported amqtt
+pytestmark = pytest.mark.filterwarnings("ignore:'crypt' is deprecated:DeprecationWarning")
+
+
+def start_of_visit(number: int) -> VisitChanged:
+    box = (64.0, 48.0, 128.0, 96.0)
+    return VisitChanged(
+        "start", Visit(f"visit{number}", "demo", 1.7e9, 0.0, None, 1, 0.9, box, (640, 480))
+    )
+
+
+def test_alerts_go_through_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    alerts: list[VisitPayload] = []
+    ready, stop = threading.Event(), threading.Event()
+
+    def receive(alert: VisitPayload) -> None:
+        alerts.append(alert)
+        if len(alerts) == 5:
+            stop.set()
+
+    with EmbeddedBroker() as broker:
+        address = parse_broker_url(broker.url)
+        assert address.host == "127.0.0.1"
+        arguments = {"on_alert": receive, "stop": stop, "on_ready": ready.set}
+        watcher = threading.Thread(target=watch, args=(address,), kwargs=arguments)
+        watcher.start()
+        assert ready.wait(20)
+        sink = MqttSink(address, device="demo", camera="demo", model_sha256="x")
+        for number in range(5):
+            sink.emit(start_of_visit(number))
+        watcher.join(20)
+        sink.close()
+    assert [alert.visit for alert in alerts] == [f"visit{number}" for number in range(5)]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_two_can_run_and_stop_while_a_client_is_connected(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with EmbeddedBroker() as first, EmbeddedBroker() as second:
+        assert first.url != second.url
+        sink = MqttSink(parse_broker_url(first.url), device="demo", camera="c", model_sha256="x")
+        eventually(lambda: "connected to MQTT" in caplog.text)
+    sink.close()
+
+
+def test_a_process_with_a_broker_ends_without_a_word() -> None:
+    code = "from edgebird.mqtt.broker import EmbeddedBroker as B\nwith B() as b: print(b.url)"
+    options = ["-W", "error", "-W", "ignore:'crypt' is deprecated"]
+    command = [sys.executable, *options, "-c", code]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("mqtt://127.0.0.1:")
+    assert done.stderr == ""
+
+
+def test_without_amqtt_it_says_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["amqtt"] = None  # as if it were not installed
+from edgebird.errors import BrokerError
+from edgebird.mqtt.broker import EmbeddedBroker
+try:
+    EmbeddedBroker().__enter__()
+except BrokerError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    message = 'the embedded MQTT broker is not installed: pip install "edgebird[broker]"\n'
+    assert (done.stdout, done.stderr) == (message, "")
+
+
+def test_an_error_inside_leaves_the_block() -> None:
+    with pytest.raises(BrokerError, match="ours"), EmbeddedBroker():
+        raise BrokerError("ours")

@@ -1,0 +1,400 @@
+"""Delivery over MQTT through every kind of outage: a real broker and a stock subscriber."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Mosquitto, eventually
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edgebird.mqtt.connection import BrokerAddress
+from edgebird.mqtt.payloads import decode, utc_iso
+from edgebird.mqtt.publisher import Publisher
+from edgebird.sinks.mqtt import MqttSink
+from edgebird.structures import (
+    Detections,
+    Frame,
+    FrameProcessed,
+    Track,
+    TrackState,
+    Visit,
+    VisitChanged,
+)
+
+MODEL_SHA256 = "9b" * 32
+START_UTC_S = 1_741_944_605.12
+
+
+def visit_changed(number: int, kind: str = "start") -> VisitChanged:
+    ended_utc_s = START_UTC_S + number + 42.5 if kind == "end" else None
+    visit = Visit(
+        id=f"visit{number}",
+        camera="Feeder 0",
+        started_utc_s=START_UTC_S + number,
+        duration_s=42.5 if kind == "end" else 0.0,
+        ended_utc_s=ended_utc_s,
+        peak_count=2,
+        best_score=0.91239,
+        best_xyxy=(64.04, 48.0, 128.0, 96.0),
+        frame_size=(640, 480),
+    )
+    return VisitChanged(kind, visit)
+
+
+def frame_processed(states: list[TrackState]) -> FrameProcessed:
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0.0, START_UTC_S, "camera")
+    tracks = tuple(
+        Track(number, (1.0, 2.0, 30.0, 40.0), 0.9, 3, 0.0, 0.0, 0.9, state)
+        for number, state in enumerate(states)
+    )
+    return FrameProcessed("Feeder 0", frame, Detections.none(), tracks, 6.0)
+
+
+class Subscriber:
+    """A stock MQTT client that keeps what it receives; the broker keeps what it misses."""
+
+    def __init__(self, address: BrokerAddress, device: str) -> None:
+        self.messages: list[MQTTMessage] = []
+        self.subscribed = threading.Event()
+        self.client = Client(
+            CallbackAPIVersion.VERSION2, client_id=f"reader-{device}", clean_session=False
+        )
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda client, *_: client.subscribe(f"edgebird/{device}/#", 1)
+        self.client.on_subscribe = lambda *_: self.subscribed.set()
+        self.client.on_disconnect = lambda *_: self.subscribed.clear()
+        self.client.on_message = lambda client, data, message: self.messages.append(message)
+        self.client.connect_async(address.host, address.port)
+        self.client.loop_start()
+
+    def values(self, ending: str) -> list[str]:
+        messages = [m for m in self.messages if m.topic.endswith(f"/{ending}")]
+        return [message.payload.decode() for message in messages]
+
+    def visits(self) -> list[str]:
+        """Each alert once; what was not yet acknowledged at a restart may come twice."""
+        alerts = [json.loads(value) for value in self.values("visit")]
+        return [visit for visit, _ in dict.fromkeys((a["visit"], a["event_type"]) for a in alerts)]
+
+
+@contextmanager
+def subscriber(address: BrokerAddress, device: str) -> Iterator[Subscriber]:
+    client = Subscriber(address, device)
+    try:
+        assert client.subscribed.wait(20)
+        yield client
+    finally:
+        client.client.disconnect()
+        client.client.loop_stop()
+
+
+def retained(address: BrokerAddress, device: str) -> dict[str, str]:
+    """What a client that comes now finds, by the end of the topic."""
+    messages: list[MQTTMessage] = []
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.on_message = lambda client, data, message: messages.append(message)
+    client.connect(address.host, address.port)
+    client.loop_start()
+    client.subscribe(f"edgebird/{device}/#", 1)
+    client.publish(f"edgebird/{device}/marker", qos=1)  # comes back after what is retained
+    eventually(lambda: messages and messages[-1].topic.endswith("/marker"))
+    client.disconnect()
+    client.loop_stop()
+    return {m.topic.split("/", 2)[2]: m.payload.decode() for m in messages if m.retain}
+
+
+def new_sink(address: BrokerAddress, device: str) -> MqttSink:
+    return MqttSink(address, device=device, camera="Feeder 0", model_sha256=MODEL_SHA256)
+
+
+def test_alerts_arrive_in_order_and_are_not_retained(mosquitto: Mosquitto) -> None:
+    with subscriber(mosquitto.address, "in-order") as client:
+        sink = new_sink(mosquitto.address, "in-order")
+        for number in range(100):
+            sink.emit(visit_changed(number, "start"))
+            sink.emit(visit_changed(number, "end"))
+        sink.close()
+        eventually(lambda: len(client.visits()) == 200)
+        assert client.visits() == [f"visit{n}" for n in range(100) for _ in "12"]
+        messages = [m for m in client.messages if m.topic.endswith("/visit")]
+        assert {m.topic for m in messages} == {"edgebird/in-order/feeder-0/visit"}
+        assert {(m.qos, m.retain) for m in messages} == {(1, False)}
+        alerts = [decode(m.payload) for m in messages]
+        assert alerts[3].camera == "feeder-0"
+        assert alerts[3].started == utc_iso(START_UTC_S + 1)
+        assert alerts[3].model == MODEL_SHA256
+    assert "feeder-0/visit" not in retained(mosquitto.address, "in-order")
+
+
+def test_states_follow_the_confirmed_tracks_and_stay_for_those_who_come_later(
+    mosquitto: Mosquitto,
+) -> None:
+    confirmed, tentative = TrackState.CONFIRMED, TrackState.TENTATIVE
+    with subscriber(mosquitto.address, "states") as client:
+        sink = new_sink(mosquitto.address, "states")
+        eventually(lambda: client.values("count") == ["0"])
+        sink.emit(frame_processed([tentative]))
+        sink.emit(frame_processed([confirmed, tentative]))
+        eventually(lambda: client.values("count") == ["0", "1"])
+        sink.emit(frame_processed([confirmed, confirmed]))
+        sink.emit(frame_processed([confirmed, confirmed]))
+        eventually(lambda: client.values("count") == ["0", "1", "2"])
+        sink.emit(frame_processed([]))
+        eventually(lambda: client.values("count") == ["0", "1", "2", "0"])
+        assert client.values("bird") == ["OFF", "ON", "ON", "OFF"]
+        sink.emit(frame_processed([confirmed]))
+        eventually(lambda: client.values("count")[-1] == "1")
+        now = {"status": "online", "feeder-0/bird": "ON", "feeder-0/count": "1"}
+        assert retained(mosquitto.address, "states") == now
+        sink.close()
+    gone = {"status": "offline", "feeder-0/bird": "OFF", "feeder-0/count": "0"}
+    assert retained(mosquitto.address, "states") == gone
+
+
+def publishing_process(address: BrokerAddress, device: str) -> subprocess.Popen[bytes]:
+    code = f"""
+import time
+from edgebird.mqtt.connection import BrokerAddress
+from edgebird.sinks.mqtt import MqttSink
+MqttSink(BrokerAddress({address.host!r}, {address.port}), device={device!r}, camera="c",
+         model_sha256="x")
+time.sleep(600)
+"""
+    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+
+
+def test_the_last_will_says_offline_when_the_process_is_killed(mosquitto: Mosquitto) -> None:
+    with subscriber(mosquitto.address, "killed") as client:
+        process = publishing_process(mosquitto.address, "killed")
+        try:
+            eventually(lambda: client.values("status") == ["online"])
+        finally:
+            process.kill()
+            process.wait()
+        eventually(lambda: client.values("status") == ["online", "offline"])
+    assert retained(mosquitto.address, "killed")["status"] == "offline"
+
+
+def test_a_restart_ends_the_stale_connection_before_it_says_online(mosquitto: Mosquitto) -> None:
+    # As after a power cut: the broker still waits for the old process when the new one comes.
+    old = publishing_process(mosquitto.address, "stale")
+    try:
+        with subscriber(mosquitto.address, "stale") as client:
+            eventually(lambda: "online" in client.values("status"))
+            eventually(lambda: client.values("c/count"))
+            old.send_signal(signal.SIGSTOP)
+            sink = MqttSink(mosquitto.address, device="stale", camera="c", model_sha256="x")
+            eventually(lambda: client.values("status")[-2:] == ["offline", "online"])
+            sink.close()
+    finally:
+        old.kill()
+        old.wait()
+
+
+def test_alerts_wait_for_a_broker_that_is_down_at_the_start(
+    new_mosquitto: Callable[..., Mosquitto], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    broker = new_mosquitto()
+    broker.start()
+    with subscriber(broker.address, "late") as client:
+        broker.stop()
+        sink = new_sink(broker.address, "late")
+        started_s = time.monotonic()
+        for number in range(5):
+            sink.emit(visit_changed(number))
+        assert time.monotonic() - started_s < 1.0  # emit does not wait for the broker
+        eventually(lambda: "cannot be reached" in caplog.text)
+        broker.start()
+        eventually(lambda: len(client.visits()) == 5)
+        sink.close()
+        assert client.visits() == [f"visit{number}" for number in range(5)]
+        assert client.values("status")[0] == "online"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the MQTT broker at {broker.address} cannot be reached (Connection refused): "
+        "check its address and that it runs; alerts wait until it is back",
+        f"the MQTT broker at {broker.address} is back",
+    ]
+
+
+def test_a_restart_of_the_broker_loses_no_alert_and_no_state(
+    new_mosquitto: Callable[..., Mosquitto], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    broker = new_mosquitto()
+    broker.start()
+    with subscriber(broker.address, "restart") as client:
+        sink = new_sink(broker.address, "restart")
+        sink.emit(frame_processed([TrackState.CONFIRMED]))
+        sink.emit(visit_changed(0))
+        eventually(lambda: len(client.visits()) == 1)
+        broker.stop()
+        eventually(lambda: "is gone" in caplog.text)
+        sink.emit(visit_changed(1))
+        sink.emit(frame_processed([]))
+        sink.emit(visit_changed(2))
+        broker.start()
+        eventually(lambda: len(client.visits()) == 3)
+        sink.emit(visit_changed(3))
+        eventually(lambda: len(client.visits()) == 4)
+        assert client.visits() == [f"visit{number}" for number in range(4)]
+        assert client.values("bird")[-1] == "OFF"
+        assert client.values("status")[-1] == "online"
+        sink.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"connected to MQTT at {broker.address}",
+        f"the MQTT broker at {broker.address} is gone; alerts wait until it is back",
+        f"the MQTT broker at {broker.address} is back",
+    ]
+
+
+def test_an_old_state_never_follows_a_newer_one(
+    new_mosquitto: Callable[..., Mosquitto], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    broker = new_mosquitto()
+    broker.start()
+    with subscriber(broker.address, "old-state") as client:
+        sink = new_sink(broker.address, "old-state")
+        eventually(lambda: client.values("count") == ["0"])
+        broker.freeze()
+        sink.emit(frame_processed([TrackState.CONFIRMED]))  # is sent and not acknowledged
+        broker.kill()
+        sink.emit(frame_processed([]))
+        eventually(lambda: not client.subscribed.is_set())
+        broker.start()
+        eventually(lambda: client.subscribed.is_set() and "is back" in caplog.text)
+        sink.emit(visit_changed(0))  # leaves after all that came before
+        eventually(lambda: client.visits() == ["visit0"])
+        states = {"status": "online", "feeder-0/bird": "OFF", "feeder-0/count": "0"}
+        assert retained(broker.address, "old-state") == states
+        sink.close()
+
+
+def test_a_refusal_is_one_line_and_ends_nothing(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", passwords, "me", "right"], check=True)
+    broker = new_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
+    broker.start()
+    address = broker.address
+    wrong = BrokerAddress(address.host, address.port, "me", "wrong")
+    sink = new_sink(wrong, "refused")
+    eventually(lambda: caplog.records)
+    eventually(lambda: broker.log().count("not authorised") >= 2)
+    sink.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the MQTT broker at {address} refuses the connection (Not authorized): "
+        "check user and password; alerts wait until it is back",
+    ]
+
+    sink = new_sink(BrokerAddress(address.host, address.port, "me", "right"), "refused")
+    sink.emit(visit_changed(1))
+    sink.close()
+    assert len(caplog.records) == 1
+
+
+def test_an_unknown_host_is_one_line_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    sink = new_sink(BrokerAddress("no-such-host.invalid"), "unknown-host")
+    eventually(lambda: caplog.records)
+    sink.close()
+    (record,) = caplog.records
+    assert "cannot be reached" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x00" * 9])
+def test_a_server_that_is_no_broker_is_one_line_and_is_tried_again(
+    answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    visits: list[int] = []
+
+    def serve(server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+            visits.append(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        sink = new_sink(BrokerAddress("127.0.0.1", server.getsockname()[1]), "no-broker")
+        eventually(lambda: len(visits) >= 2)
+        sink.close()
+        server.shutdown(socket.SHUT_RDWR)
+    (record,) = caplog.records
+    assert "ends the connection without an answer" in record.getMessage()
+
+
+def test_when_too_many_alerts_wait_the_oldest_are_dropped_and_counted(
+    new_mosquitto: Callable[..., Mosquitto], caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = new_mosquitto()
+    broker.start()
+    with subscriber(broker.address, "overflow") as client:
+        publisher = Publisher(
+            broker.address,
+            client_id="overflow",
+            status_topic="edgebird/overflow/status",
+            max_waiting_alerts=3,
+        )
+        eventually(lambda: client.values("status") == ["online"])
+        broker.freeze()
+        for number in range(10):  # the first is under way at once
+            publisher.send_alert("edgebird/overflow/c/visit", str(number).encode())
+        broker.thaw()
+        eventually(lambda: len(client.values("visit")) == 4)
+        publisher.close()
+        assert client.values("visit") == ["0", "7", "8", "9"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"more than 3 alerts wait for the MQTT broker at {broker.address}: the oldest are dropped",
+        f"alerts that could not be delivered to the MQTT broker at {broker.address}: 6",
+    ]
+
+
+def test_close_is_bounded_when_the_broker_hangs_and_still_says_offline(
+    new_mosquitto: Callable[..., Mosquitto], caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = new_mosquitto()
+    broker.start()
+    with subscriber(broker.address, "hang") as client:
+        sink = new_sink(broker.address, "hang")
+        eventually(lambda: client.values("count") == ["0"])
+        broker.freeze()
+        for number in range(3):
+            sink.emit(visit_changed(number))
+        started_s = time.monotonic()
+        sink.close()
+        assert time.monotonic() - started_s < 5
+        message = f"alerts that could not be delivered to the MQTT broker at {broker.address}: 3"
+        assert caplog.records[-1].getMessage() == message
+        broker.thaw()
+        eventually(lambda: client.values("status")[-1] == "offline")
+
+
+def test_close_does_not_wait_when_nothing_is_pending(mosquitto: Mosquitto) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for address in (mosquitto.address, BrokerAddress("127.0.0.1", port)):
+        sink = new_sink(address, "quick")
+        started_s = time.monotonic()
+        sink.close()
+        assert time.monotonic() - started_s < 1.4
