@@ -1,5 +1,6 @@
 """Runs a TFLite model. The only module that imports a TFLite library, and the only place where
-numbers are quantized and dequantized."""
+numbers are quantized and dequantized.
+"""
 
 from __future__ import annotations
 
@@ -158,4 +159,6 @@ def _pixel_table(where: str, details: dict[str, Any], model: Model) -> NDArray[A
         return values
     scale, zero_point = _scale(where, details)
     limits = np.iinfo(dtype)
-    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+    quantized = np.round(values / scale) + zero_point
+    table: NDArray[Any] = np.clip(quantized, limits.min, limits.max).astype(dtype)
+    return table

@@ -7,7 +7,7 @@ Boxes are always ``xyxy``: left, top, right, bottom in pixels of the full frame,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -150,19 +150,14 @@ class FrameProcessed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisitChanged:
-    """Event: a visit began or came to its end. This is the alert."""
+    """Event: a visit began or came to its end. This is the alert.
+
+    ``best_image`` is the full frame of the best shot so far, uint8 (H, W, 3), RGB.
+    """
 
     kind: Literal["start", "end"]
     visit: Visit
+    best_image: Image | None = None
 
 
 Event = FrameProcessed | VisitChanged
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a run did, for the closing line."""
-
-    frames: int = 0
-    visits: int = 0
-    inference_ms: list[float] = field(default_factory=list)

@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from edgebird.structures import Boxes, Image
+from edgebird.structures import Box, Boxes, Image
 
 # Grey: the middle of the networks' input range, so that padding is silent.
 PADDING_VALUE = 127
@@ -41,9 +41,24 @@ def window_starts(length: int, window: int, overlap: int) -> list[int]:
     return [round(i * (length - window) / (count - 1)) for i in range(count)]
 
 
+def tile_side(width: int, height: int) -> int:
+    """The side of a frame's tiles in pixels: `TILE_SHARE` of its shorter side."""
+    return max(1, round(min(width, height) * TILE_SHARE))
+
+
+def tile_around(box: Box, width: int, height: int) -> Region:
+    """The tile with a box in its middle, as far as the frame's borders allow."""
+    side = tile_side(width, height)
+    left, top = (
+        round(min(max((low + high - side) / 2, 0), length - side))
+        for low, high, length in ((box[0], box[2], width), (box[1], box[3], height))
+    )
+    return left, top, left + side, top + side
+
+
 def tile_regions(width: int, height: int) -> list[Region]:
-    """The square tiles of a frame, row by row: side `TILE_SHARE` of its shorter side."""
-    side = max(1, round(min(width, height) * TILE_SHARE))
+    """The square tiles of a frame, row by row."""
+    side = tile_side(width, height)
     overlap = int(side * OVERLAP_SHARE)
     return [
         (x, y, x + side, y + side)
@@ -70,11 +85,8 @@ def cut_tile(image: Image, region: Region, size_px: int) -> tuple[Image, float]:
     width = max(1, round(part.shape[1] * scale))
     height = max(1, round(part.shape[0] * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    part = cv2.resize(part, (width, height), interpolation=method)
-    if (height, width) == (size_px, size_px):
-        return np.asarray(part, np.uint8), scale
     tile = np.full((size_px, size_px, 3), PADDING_VALUE, np.uint8)
-    tile[:height, :width] = part
+    tile[:height, :width] = cv2.resize(part, (width, height), interpolation=method)
     return tile, scale
 
 

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import click
-import msgspec
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

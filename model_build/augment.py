@@ -145,7 +145,8 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
 
 def background(rng: Generator, material: Material, width: int, height: int) -> np.ndarray:
     """A bird-free picture: a photo without birds, the part of a bird's photo beside the bird
-    (leaves, branches and sky, as at a feeder), or soft blobs of colour."""
+    (leaves, branches and sky, as at a feeder), or soft blobs of colour.
+    """
     choice = rng.random()
     if choice < 0.5:
         picture = background_photo(rng, material, width, height)
@@ -269,7 +270,8 @@ def _hiding_mask(rng: Generator, w: int, h: int) -> np.ndarray:
 
 def _soft_patch(rng: Generator, picture: np.ndarray) -> np.ndarray:
     """RGBA: the middle of a picture with a soft outline like a cut-out's, so that a soft outline
-    alone does not say "bird"."""
+    alone does not say "bird".
+    """
     height, width = picture.shape[:2]
     alpha = np.zeros((height, width), np.uint8)
     count = int(rng.integers(6, 12))

@@ -35,6 +35,7 @@ class Example:
 
     @property
     def stem(self) -> str:
+        """The file's name without its ending."""
         return self.name.rsplit("/", 1)[1]
 
     def picture(self) -> np.ndarray:

@@ -66,7 +66,8 @@ def judge(found: Sequence[Detections], wanted: Sequence[np.ndarray]) -> Judged:
 
 def average_precision(judged: Judged) -> float | None:
     """Area under the precision-recall curve, precision made non-increasing (Everingham et al.,
-    2010, The PASCAL VOC Challenge, as computed since 2010); None without birds."""
+    2010, The PASCAL VOC Challenge, as computed since 2010); None without birds.
+    """
     if not judged.birds:
         return None
     hits = np.cumsum(judged.correct)
@@ -93,7 +94,8 @@ def at_threshold(judged: Judged, threshold: float) -> DatasetMetrics:
 
 def quietest_threshold(judged: Sequence[Judged], flagged_share: float) -> float:
     """The lowest threshold at which at most this share of the empty pictures is flagged, in steps
-    of 0.01 and not below 0.2."""
+    of 0.01 and not below 0.2.
+    """
     scores = np.concatenate([j.best_empty_scores for j in judged])
     for threshold in np.arange(0.2, 0.95, 0.01):
         if (scores >= threshold).mean() <= flagged_share:

@@ -31,7 +31,8 @@ TRAINING_DATA = [
 
 def representative_tiles(material: Material, size_px: int, count: int, seed: int) -> Iterator:
     """What the network will see, for choosing the int8 scales: half whole photos as they are,
-    half composed scenes."""
+    half composed scenes.
+    """
     rng = np.random.default_rng(seed)
     photos = [*material.birds, *material.empties]
     for number in range(count):

@@ -79,7 +79,8 @@ def validation_sets(packs: Packs, cutouts: Sequence[bytes]) -> list[ValidationSe
 
 def small_scene(number: int, material: Material) -> tuple[Image, np.ndarray]:
     """Picture ``number`` of ``val-small``: one or two birds at 8-40 % of the canvas on a bird-free
-    photo, a third of them backlit, some partly hidden or cut by the border."""
+    photo, a third of them backlit, some partly hidden or cut by the border.
+    """
     rng = np.random.default_rng([SMALL_SEED, number])
     width, height = 320, 240
     canvas = background_photo(rng, material, width, height)
@@ -99,7 +100,8 @@ def small_scene(number: int, material: Material) -> tuple[Image, np.ndarray]:
 
 class KerasInterpreter:
     """The float model behind the runtime's `Interpreter` protocol, so that float and int8 are
-    judged by the same code."""
+    judged by the same code.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         _, height, width, _ = model.input_shape

@@ -22,6 +22,10 @@ _GLOB_CHARACTERS = frozenset("*?[")
 class Camera(Protocol):
     """Yields frames until it is exhausted or closed."""
 
+    @property
+    def frame_count(self) -> int | None:
+        """Frames to come from a source that waits for us, 0 if unknown; None for a live one."""
+
     def frames(self) -> Iterator[Frame]:
         """Yield RGB frames with rising index and time; to be iterated once.
 

@@ -85,6 +85,11 @@ class DemoFeeder:
         shape = (_NOISE_FIELDS, HEIGHT_PX, WIDTH_PX, 3)
         self._noise = rng.normal(0, _NOISE_DEVIATION, shape).astype(np.float32)
 
+    @property
+    def frame_count(self) -> None:
+        """It passes for a live camera."""
+        return None
+
     def frames(self) -> Iterator[Frame]:
         """Yield the scene from its beginning, with times that count from now."""
         start_s, start_utc_s = time.monotonic(), time.time()

@@ -117,6 +117,11 @@ class PictureSequence:
         self._fps = fps
         self._closed = False
 
+    @property
+    def frame_count(self) -> int:
+        """How many pictures there are."""
+        return len(self._paths)
+
     def frames(self) -> Iterator[Frame]:
         """Yield each readable picture, then raise CameraError if there were others."""
         start_utc_s = _modified_s(self._paths[0])
@@ -167,6 +172,12 @@ class VideoFile:
         # raw streams know no rate, and OpenCV then gives a number of millions
         self._fps = fps if 0 < fps <= 1000 else 25.0
         self._promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+
+    @property
+    def frame_count(self) -> int:
+        """How many frames the container promises; 0 where it does not say."""
+        # raw streams say something negative
+        return max(0, int(self._promised))
 
     def frames(self) -> Iterator[Frame]:
         """Yield all frames, then raise CameraError if the video breaks off before its end."""

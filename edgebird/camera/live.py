@@ -71,6 +71,11 @@ class LiveCamera:
         )
         self._thread.start()
 
+    @property
+    def frame_count(self) -> None:
+        """A live camera has no end."""
+        return None
+
     def frames(self) -> Iterator[Frame]:
         """Yield the newest picture each time, waiting for one that was not yet seen."""
         index = 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 START_TRIES = 3
-SHUTDOWN_S = 5.0
+SHUTDOWN_S = 15.0
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from edgebird.errors import BrokerError
 from edgebird.mqtt.connection import BrokerAddress, Connection
 from edgebird.mqtt.payloads import VisitPayload, decode
 from edgebird.mqtt.topics import visit_filter
+from edgebird.sinks.console import visit_line
 
 if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessage
@@ -102,16 +103,16 @@ def watch(
 
 def format_alert(alert: VisitPayload) -> str:
     """One line for a person, in local time."""
-    moment = datetime.fromisoformat(alert.ended or alert.started).astimezone()
-    line = f"{moment:%H:%M:%S}  {alert.device}/{alert.camera}  "
-    if alert.event_type == "start":
-        return line + f"bird arrived (score {alert.score:.2f})"
-    birds = "1 bird" if alert.peak_count == 1 else f"{alert.peak_count} birds"
-    line += f"visit over after {alert.duration_s:.0f} s, up to {birds}, "
-    line += f"best score {alert.score:.2f}"
-    if alert.snapshot is not None:
-        line += f", picture {_printable(alert.snapshot)}"
-    return line
+    snapshot = alert.snapshot
+    return visit_line(
+        alert.event_type,
+        datetime.fromisoformat(alert.ended or alert.started),
+        f"{alert.device}/{alert.camera}",
+        duration_s=alert.duration_s,
+        peak_count=alert.peak_count,
+        score=alert.score,
+        snapshot=None if snapshot is None else _printable(snapshot),
+    )
 
 
 def _printable(text: str) -> str:

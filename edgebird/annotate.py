@@ -1,0 +1,73 @@
+"""Pictures for people: boxes drawn in, written as JPEG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgebird.errors import OutputError
+from edgebird.structures import Box, Image
+
+_GREEN_RGB = (60, 220, 60)
+_BLACK_RGB = (0, 0, 0)
+_JPEG_QUALITY = 88
+
+
+def draw_birds(image: Image, birds: Sequence[tuple[Box, float]]) -> Image:
+    """A copy of the image with a labelled frame around each bird.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        birds: box in pixels and score from 0 to 1 of each.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    unit = max(canvas.shape[:2]) / 640
+    line_px = max(1, round(2 * unit))
+    for (left, top, right, bottom), score in birds:
+        corners = (round(left), round(top)), (round(right), round(bottom))
+        cv2.rectangle(canvas, *corners, _GREEN_RGB, line_px)
+        label = f"bird {score:.2f}"
+        scale = max(0.35, 0.5 * unit)
+        (width, height), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, line_px)
+        # Above the box, or inside where there is no room.
+        x = min(max(corners[0][0], 0), max(0, canvas.shape[1] - width))
+        y = corners[0][1] - below if corners[0][1] > height + below else corners[0][1] + height + 2
+        background = (x, y - height - 2), (x + width, y + below)
+        cv2.rectangle(canvas, *background, _GREEN_RGB, cv2.FILLED)
+        cv2.putText(canvas, label, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, _BLACK_RGB, line_px)
+    return canvas
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder for pictures, and find out now whether it can be written to.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create the folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write to the folder {folder}: permission denied")
+
+
+def write_jpeg(image: Image, path: Path) -> None:
+    """Write a picture; a reader sees the old file or the whole new one.
+
+    Raises:
+        OutputError: the disk is full, or the folder is gone or not writable.
+    """
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(encoded.tobytes())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,72 @@
+"""Scans pictures one by one, each whole and on its own."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebird.annotate import draw_birds, write_jpeg
+from edgebird.camera import Camera
+from edgebird.detector import Detector
+from edgebird.structures import Detections
+
+
+@dataclass(frozen=True, eq=False)
+class PictureResult:
+    """What was found in one picture.
+
+    Args:
+        path: of the picture.
+        size: its width and height in pixels.
+        detections: boxes in pixels of the full picture, best first.
+        inference_ms: how long it took to look through it.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    detections: Detections
+    inference_ms: float
+
+
+def scan_pictures(
+    camera: Camera,
+    detector: Detector,
+    threshold: float,
+    on_result: Callable[[PictureResult], None],
+    *,
+    save: Path | None = None,
+    max_pictures: int | None = None,
+) -> None:
+    """Look through each picture at two scales and hand over what is there.
+
+    Args:
+        camera: whose frames are the pictures, ``Frame.source`` the path of each.
+        detector: finds the birds.
+        threshold: lowest score wanted, 0 to 1.
+        on_result: called for each picture, also for those without a bird.
+        save: folder for annotated copies of the pictures with birds.
+        max_pictures: stop after so many.
+
+    Raises:
+        CameraError: some pictures could not be read; raised after all others are done.
+        OutputError: an annotated copy cannot be written.
+    """
+    names: Counter[str] = Counter()
+    for count, frame in enumerate(camera.frames(), start=1):
+        started_s = time.perf_counter()
+        detections = detector.detect(frame.image, threshold=threshold)
+        took_ms = (time.perf_counter() - started_s) * 1000
+        path = Path(frame.source)
+        if save is not None and len(detections):
+            birds = zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
+            # bird.jpg and bird.png of one folder must not overwrite each other.
+            names[path.stem] += 1
+            number = names[path.stem]
+            name = path.stem if number == 1 else f"{path.stem}-{number}"
+            write_jpeg(draw_birds(frame.image, list(birds)), save / f"{name}.jpg")
+        on_result(PictureResult(path, frame.size, detections, took_ms))
+        if count == max_pictures:
+            break
