@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgebird.structures import Event, Frame, Image
 
 
@@ -48,3 +51,38 @@ class MemorySink:
     def close(self) -> None:
         """Note that the sink was closed."""
         self.closed = True
+
+
+class FakeInterpreter:
+    """A network that takes every bright cell of a tile for a bird of a fixed size.
+
+    Pixels of 128 give a score of 0.5, brighter ones more; the box reaches ``half_side_px`` from the
+    cell's centre to each side.
+
+    Args:
+        size_px: side of the tiles it takes.
+        stride_px: size of a cell.
+        half_side_px: half of the boxes' side, in tile pixels.
+    """
+
+    outputs = ("box", "objectness")
+
+    def __init__(self, size_px: int = 64, stride_px: int = 8, half_side_px: float = 10.0) -> None:
+        self.runs = 0
+        self._size_px = size_px
+        self._stride_px = stride_px
+        self._log_distance = np.log(half_side_px / stride_px)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self._size_px, self._size_px
+
+    def run(self, image: Image) -> list[NDArray[np.float32]]:
+        """The maps for one tile, as a detector's card describes them."""
+        self.runs += 1
+        cells = self._size_px // self._stride_px
+        parts = image.reshape(cells, self._stride_px, cells, self._stride_px, 3)
+        logits = (parts.mean(axis=(1, 3, 4)) - 128) / 16
+        box = np.full((cells, cells, 4), self._log_distance)
+        return [box.astype(np.float32), logits[..., None].astype(np.float32)]

@@ -10,6 +10,7 @@ import math
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgebird.structures import Box, Boxes, Image
 
@@ -90,9 +91,16 @@ def cut_tile(image: Image, region: Region, size_px: int) -> tuple[Image, float]:
     return tile, scale
 
 
+def centre_inside(boxes: Boxes, region: Region) -> NDArray[np.bool_]:
+    """Which boxes, (N, 4), have their centre in the region: bool (N,)."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside: NDArray[np.bool_] = ((centre >= region[:2]) & (centre < region[2:])).all(axis=1)
+    return inside
+
+
 def touches_inner_border(
     boxes: Boxes, region: Region, width: int, height: int, margin_px: float
-) -> np.ndarray:
+) -> NDArray[np.bool_]:
     """Which boxes end at a border of the region that is not a border of the frame.
 
     Such a box shows a part of a bird that a neighbouring tile, or the whole frame, sees better.

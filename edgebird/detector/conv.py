@@ -10,7 +10,7 @@ from edgebird.detector.merge import merge
 from edgebird.interpreter import Interpreter
 from edgebird.model import ModelCard
 from edgebird.structures import Boxes, Detections, Image, Scores
-from edgebird.tiles import Region, cut_tile, scan_regions, touches_inner_border
+from edgebird.tiles import Region, centre_inside, cut_tile, scan_regions, touches_inner_border
 
 # More candidates than this from one tile are noise; the best are kept.
 _MAX_CANDIDATES = 100
@@ -80,10 +80,11 @@ class ConvDetector:
                 outputs[self._objectness], outputs[self._box], self._stride_px, threshold
             )
             xyxy = xyxy / np.float32(scale) + np.array([*region[:2], *region[:2]], np.float32)
-            # One cell is how far a box's side may be off.
-            whole = ~touches_inner_border(xyxy, region, width, height, self._stride_px / scale / 2)
-            boxes.append(xyxy[whole])
-            scores.append(score[whole])
+            # Half a cell is how far a box's side may well be off.
+            keep = ~touches_inner_border(xyxy, region, width, height, self._stride_px / scale / 2)
+            keep &= centre_inside(xyxy, region)  # not in the padding
+            boxes.append(xyxy[keep])
+            scores.append(score[keep])
         limits = np.array([width, height, width, height], np.float32)
         xyxy = np.concatenate(boxes).clip(0, limits)
         score = np.concatenate(scores)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgebird import config as config_module
+from edgebird.config import Config, load_config, overruled
+from edgebird.errors import ConfigError
+from edgebird.tracker import TrackerSettings
+from edgebird.visits import VisitSettings
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "edgebird.toml"
+    path.write_text(text)
+    return path
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    assert load_config(None) == Config()
+
+
+def test_the_documented_example_is_valid(tmp_path: Path) -> None:
+    _, _, example = (config_module.__doc__ or "").partition("::")
+    config = load_config(
+        written(tmp_path, "\n".join(line.strip() for line in example.splitlines()))
+    )
+    assert config.camera.size == (1280, 720)
+    assert config.mqtt.device == "garden"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[camera]\nsorce = '0'", "sorce"),
+        ("[kamera]\nsource = '0'", "kamera"),
+        ("[detector]\nthreshold = 1.5", "detector.threshold"),
+        ("[detector]\nthreads = 'many'", "detector.threads"),
+        ("[visits]\nquiet_s = -1", "visits.quiet_s"),
+        ("[camera\n", "edgebird.toml"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.toml")
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(binary)
+
+
+def test_the_command_line_overrules_and_none_does_not(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, "[detector]\nthreshold = 0.3\nthreads = 2\n"))
+    changed = overruled(config, detector={"threshold": 0.7, "threads": None})
+    assert (changed.detector.threshold, changed.detector.threads) == (0.7, 2)
+
+
+def test_a_wrong_value_from_the_command_line_is_named() -> None:
+    with pytest.raises(ConfigError, match="detector.threads"):
+        overruled(Config(), detector={"threads": 0})
+
+
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [(Config().tracker, TrackerSettings()), (Config().visits, VisitSettings())],
+)
+def test_defaults_of_the_file_are_those_of_the_parts(
+    section: msgspec.Struct, settings: object
+) -> None:
+    assert type(settings)(**msgspec.structs.asdict(section)) == settings

@@ -1,0 +1,93 @@
+"""The convolutional detector on a network whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgebird.detector.conv import ConvDetector, decode_map
+from edgebird.model import InputScaling, ModelCard
+from edgebird.structures import Image
+from edgebird.testing import FakeInterpreter
+
+
+def card() -> ModelCard:
+    return ModelCard(
+        name="fake",
+        task="detector",
+        input_size_px=(64, 64),
+        input_scaling=InputScaling(127, 128),
+        outputs=list(FakeInterpreter.outputs),
+        stride_px=8,
+        labels=["bird"],
+        threshold=0.5,
+        threshold_chosen_at=None,
+        metrics={},
+        training_data=[],
+        licence="none",
+        commit="none",
+        sha256="0" * 64,
+    )
+
+
+def scene(*spots: tuple[int, int], size: tuple[int, int] = (128, 96)) -> Image:
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    for x, y in spots:
+        image[y - 6 : y + 6, x - 6 : x + 6] = 255
+    return image
+
+
+def centres(xyxy: np.ndarray) -> list[tuple[float, float]]:
+    return sorted(zip(xyxy[:, [0, 2]].mean(axis=1), xyxy[:, [1, 3]].mean(axis=1), strict=True))
+
+
+def test_a_map_is_decoded_around_the_centre_of_its_cells() -> None:
+    logits = np.full((4, 6, 1), -9, np.float32)
+    logits[1, 2] = 2
+    log_distances = np.zeros((4, 6, 4), np.float32)
+    log_distances[1, 2] = np.log([1, 0.5, 2, 3])
+    xyxy, score = decode_map(logits, log_distances, 8, 0.5)
+    assert xyxy.tolist() == [[20 - 8, 12 - 4, 20 + 16, 12 + 24]]
+    assert score == pytest.approx([1 / (1 + np.exp(-2))])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1e-9, 1.0])
+def test_extreme_thresholds_are_numbers_like_others(threshold: float) -> None:
+    logits = np.zeros((2, 2, 1), np.float32)
+    xyxy, _ = decode_map(logits, np.zeros((2, 2, 4), np.float32), 8, threshold)
+    assert len(xyxy) == (0 if threshold == 1.0 else 4)
+
+
+def test_birds_are_found_where_they_are_once_each() -> None:
+    detector = ConvDetector(FakeInterpreter(half_side_px=16), card())
+    found = detector.detect(scene((30, 40), (100, 60)), threshold=0.6)
+    assert len(found) == 2
+    for (x, y), (want_x, want_y) in zip(centres(found.xyxy), [(30, 40), (100, 60)], strict=True):
+        assert abs(x - want_x) < 8
+        assert abs(y - want_y) < 8
+    assert (np.diff(found.score) <= 0).all()
+
+
+def test_only_the_given_regions_are_looked_at() -> None:
+    interpreter = FakeInterpreter()
+    detector = ConvDetector(interpreter, card())
+    found = detector.detect(scene((20, 20), (110, 70)), [(64, 32, 128, 96)], threshold=0.6)
+    assert interpreter.runs == 1
+    assert len(found) == 1
+    assert centres(found.xyxy)[0][0] > 90
+
+
+def test_boxes_end_at_the_frame() -> None:
+    found = ConvDetector(FakeInterpreter(), card()).detect(scene((5, 5)), threshold=0.5)
+    assert (found.xyxy >= 0).all()
+    assert (found.xyxy <= [128, 96, 128, 96]).all()
+
+
+def test_an_empty_scene_has_no_birds() -> None:
+    assert len(ConvDetector(FakeInterpreter(), card()).detect(scene(), threshold=0.05)) == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (2000, 40)])
+def test_odd_shapes_of_pictures_are_scanned(size: tuple[int, int]) -> None:
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    assert len(ConvDetector(FakeInterpreter(), card()).detect(image, threshold=0.5)) == 0

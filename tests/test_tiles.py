@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgebird.tiles import (
+    PADDING_VALUE,
+    cut_tile,
+    scan_regions,
+    tile_around,
+    tile_regions,
+    tile_side,
+    touches_inner_border,
+    window_starts,
+)
+
+LENGTHS = st.integers(1, 4000)
+SIDES = st.integers(1, 2000)
+
+
+@given(length=LENGTHS, window=st.integers(1, 700), share=st.floats(0, 0.9))
+def test_windows_cover_the_axis_overlap_and_end_flush(
+    length: int, window: int, share: float
+) -> None:
+    overlap = int(window * share)
+    starts = window_starts(length, window, overlap)
+    assert starts[0] == 0
+    if window >= length:
+        assert starts == [0]
+        return
+    assert starts[-1] + window == length
+    steps = np.diff(starts)
+    assert (steps > 0).all()
+    assert (steps <= window - overlap).all()
+
+
+@pytest.mark.parametrize(
+    ("length", "window", "overlap"), [(0, 5, 1), (5, 0, 0), (5, 3, 3), (5, 3, -1)]
+)
+def test_windows_that_cannot_be_are_refused(length: int, window: int, overlap: int) -> None:
+    with pytest.raises(ValueError, match="no windows"):
+        window_starts(length, window, overlap)
+
+
+@given(width=SIDES, height=SIDES)
+def test_tiles_are_full_squares_inside_the_frame(width: int, height: int) -> None:
+    side = tile_side(width, height)
+    for left, top, right, bottom in tile_regions(width, height):
+        assert 0 <= left
+        assert 0 <= top
+        assert right <= width
+        assert bottom <= height
+        assert right - left == bottom - top == side
+
+
+@given(st.tuples(SIDES, SIDES, st.floats(0, 1), st.floats(0, 1), st.floats(0.02, 0.2)))
+def test_a_small_bird_lies_whole_in_some_tile(
+    case: tuple[int, int, float, float, float],
+) -> None:
+    width, height, x, y, share = case
+    side = share * min(width, height)
+    left, top = x * (width - side), y * (height - side)
+    assert any(
+        r[0] <= left + 1 and r[1] <= top + 1 and r[2] >= left + side - 1 and r[3] >= top + side - 1
+        for r in tile_regions(width, height)
+    )
+
+
+@given(width=SIDES, height=SIDES, x=st.floats(0, 1), y=st.floats(0, 1))
+def test_the_tile_around_a_box_is_inside_and_holds_its_centre(
+    width: int, height: int, x: float, y: float
+) -> None:
+    centre = x * width, y * height
+    left, top, right, bottom = tile_around((*centre, *centre), width, height)
+    assert right - left == bottom - top == tile_side(width, height)
+    assert 0 <= left <= centre[0] + 1
+    assert centre[0] - 1 <= right <= width
+    assert 0 <= top <= centre[1] + 1
+    assert centre[1] - 1 <= bottom <= height
+
+
+def test_a_frame_is_scanned_whole_first() -> None:
+    assert scan_regions(640, 480)[0] == (0, 0, 640, 480)
+    assert len(scan_regions(640, 480)) == 7
+
+
+def test_a_tile_keeps_proportions_and_is_padded_with_grey() -> None:
+    image = np.full((100, 200, 3), 250, np.uint8)
+    tile, scale = cut_tile(image, (0, 0, 200, 100), 64)
+    assert tile.shape == (64, 64, 3)
+    assert scale == pytest.approx(0.32)
+    assert (tile[:32] == 250).all()
+    assert (tile[32:] == PADDING_VALUE).all()
+
+
+def test_a_strip_one_pixel_wide_can_be_cut() -> None:
+    tile, _ = cut_tile(np.zeros((900, 1, 3), np.uint8), (0, 0, 1, 900), 64)
+    assert tile.shape == (64, 64, 3)
+
+
+def test_only_borders_inside_the_frame_count_as_inner() -> None:
+    boxes = np.array([[0, 0, 20, 20], [40, 10, 50, 20], [20, 20, 30, 30]], np.float32)
+    touching = touches_inner_border(boxes, (0, 0, 50, 100), 100, 100, 1)
+    assert touching.tolist() == [False, True, False]
