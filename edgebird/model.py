@@ -137,3 +137,11 @@ def load_model(path: Path, task: Literal["detector", "classifier"]) -> Model:
     if card.task != task:
         raise ModelError(f"{path} is a {card.task}, a {task} is needed here")
     return Model(path, content, card)
+
+
+def write_model(content: bytes, card: ModelCard, path: Path) -> None:
+    """Write a model to ``path`` and its card beside it; the counterpart of `load_model`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    encoded = msgspec.json.format(msgspec.json.encode(card), indent=2)
+    path.with_suffix(".json").write_bytes(encoded + b"\n")

@@ -134,10 +134,12 @@ def train(data: Path, run: Path, start_from: Path | None, **changes: int | None)
 @click.option("--size", "size_px", default=256, show_default=True, help="Side of the input, px.")
 def quantize(data: Path, run: Path, size_px: int) -> None:
     """Make the int8 bird_detector.tflite and its card in the run's folder."""
-    from model_build.quantize import card_for, write_model
+    weights = _weights(run)
+
+    from edgebird.model import write_model
+    from model_build.quantize import card_for
     from model_build.quantize import quantize as to_int8
 
-    weights = _weights(run)
     _, material, _ = _load(data)
     content = to_int8(weights, material, size_px)
     path = run / "bird_detector.tflite"
@@ -160,9 +162,10 @@ def evaluate(data: Path, run: Path, flagged_share: float) -> None:
     Uses the runtime's own detector code. Chooses the default threshold on val (nestbox is never
     tuned on) and writes the figures into the card in the run's folder.
     """
+    weights = _weights(run)
+
     from model_build.validation import evaluate_models, table, validation_sets
 
-    weights = _weights(run)
     packs, _, validation_cutouts = _load(data)
     sets = validation_sets(packs, validation_cutouts)
     card = evaluate_models(weights, run / "bird_detector.tflite", sets, flagged_share)
@@ -181,8 +184,7 @@ def evaluate(data: Path, run: Path, flagged_share: float) -> None:
 def export(run: Path, to: Path) -> None:
     """Copy the measured model and its card to where the runtime finds them."""
     from edgebird.errors import ModelError
-    from edgebird.model import load_model
-    from model_build.quantize import write_model
+    from edgebird.model import load_model, write_model
 
     try:
         model = load_model(run / "bird_detector.tflite", "detector")

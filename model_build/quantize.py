@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import keras
-import msgspec
 import numpy as np
 import tensorflow as tf
 
@@ -118,11 +117,3 @@ def current_commit() -> str:
     where = Path(__file__).parent
     result = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else "unknown"
-
-
-def write_model(content: bytes, card: ModelCard, path: Path) -> None:
-    """Write ``path`` and its card beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    encoded = msgspec.json.format(msgspec.json.encode(card), indent=2)
-    path.with_suffix(".json").write_bytes(encoded + b"\n")

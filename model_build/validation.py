@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from edgebird.detector.conv import ConvDetector
 from edgebird.interpreter import Interpreter, TfliteInterpreter, default_threads
-from edgebird.model import InputScaling, ModelCard, OperatingPoint, load_model
+from edgebird.model import InputScaling, ModelCard, OperatingPoint, load_model, write_model
 from edgebird.structures import Detections, Image
 from edgebird.tiles import Region
 from model_build.augment import COUNTED_SHARE, Material, background_photo, paste
@@ -28,7 +28,6 @@ from model_build.metrics import (
     quietest_threshold,
 )
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
-from model_build.quantize import write_model
 
 SMALL_PICTURES, SMALL_SEED = 400, 20
 # Lower than any threshold in use: average precision needs the whole curve.

@@ -23,7 +23,8 @@ from edgebird.tracker import Tracker, TrackerSettings
 from edgebird.visits import Visits, VisitSettings
 
 EMPTY = scene()
-BIRD = scene((64, 40))
+BIRD = scene()
+BIRD[32:48, 48:64] = 255  # one cell of the whole frame
 
 
 def scan_whole(width: int, height: int, tracks: Sequence[Track]) -> list[Region]:
@@ -34,6 +35,7 @@ def replay(
     camera: Camera,
     *,
     plan: RegionPlan = scan_whole,
+    threshold: float = 0.6,
     snapshots: Snapshots | None = None,
     max_frames: int | None = None,
 ) -> tuple[MemorySink, Summary]:
@@ -42,9 +44,9 @@ def replay(
         camera,
         "feeder",
         plan,
-        ConvDetector(FakeInterpreter(half_side_px=16), card()),
-        0.6,
-        Tracker(TrackerSettings(sure_score=0.9999)),
+        ConvDetector(FakeInterpreter(half_side_px=12), card()),
+        threshold,
+        Tracker(TrackerSettings(sure_score=1.0)),
         Visits("feeder", VisitSettings(quiet_s=1.0)),
         snapshots,
         [sink],
@@ -96,7 +98,7 @@ def test_a_camera_that_fails_still_ends_the_visit() -> None:
             BreakingCamera([BIRD] * 4),
             "feeder",
             scan_whole,
-            ConvDetector(FakeInterpreter(half_side_px=16), card()),
+            ConvDetector(FakeInterpreter(half_side_px=12), card()),
             0.6,
             Tracker(TrackerSettings()),
             Visits("feeder", VisitSettings()),
@@ -124,7 +126,7 @@ def test_the_snapshot_is_there_when_the_alert_comes(tmp_path: Path) -> None:
         FakeCamera([BIRD] * 3),
         "feeder",
         scan_whole,
-        ConvDetector(FakeInterpreter(half_side_px=16), card()),
+        ConvDetector(FakeInterpreter(half_side_px=12), card()),
         0.6,
         Tracker(TrackerSettings()),
         Visits("feeder", VisitSettings()),
@@ -176,5 +178,5 @@ def test_a_still_small_bird_is_found_within_one_round_of_the_patrol() -> None:
     tiny = np.zeros((240, 320, 3), np.uint8)
     tiny[120:146, 200:226] = 255  # fades in the whole frame, stands out in a tile
     count = len(tile_regions(320, 240))
-    sink, _ = replay(FakeCamera([tiny] * (count + 2)), plan=Patrol())
+    sink, _ = replay(FakeCamera([tiny] * (count + 2)), plan=Patrol(), threshold=0.3)
     assert [change.kind for change in visits(sink)] == ["start", "end"]

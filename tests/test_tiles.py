@@ -48,8 +48,8 @@ def test_windows_that_cannot_be_are_refused(length: int, window: int, overlap: i
 def test_tiles_are_full_squares_inside_the_frame(width: int, height: int) -> None:
     side = tile_side(width, height)
     for left, top, right, bottom in tile_regions(width, height):
-        assert 0 <= left
-        assert 0 <= top
+        assert left >= 0
+        assert top >= 0
         assert right <= width
         assert bottom <= height
         assert right - left == bottom - top == side

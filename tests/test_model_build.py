@@ -1,0 +1,333 @@
+"""The build stage without its network: pictures, boxes, targets' material and figures."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("tqdm", reason="the build stage's libraries are in the newest run only")
+
+from edgebird.structures import Detections
+from model_build.augment import Material, paste, training_scene
+from model_build.cutouts import cut_out, decode_cutout, read_cutouts, write_cutouts
+from model_build.datasets import (
+    Example,
+    is_validation,
+    load_boxed,
+    load_packs,
+    load_unboxed,
+    split_key,
+    yolo_boxes,
+)
+from model_build.metrics import at_threshold, average_precision, judge, quietest_threshold
+from model_build.trunk_weights import folded_convolution, load_state_dict
+
+
+def drawn_bird(seed: int, size: tuple[int, int] = (160, 120)) -> tuple[np.ndarray, np.ndarray]:
+    """A picture of a blob on a plain background, and the blob's box as fractions."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    picture = np.full((height, width, 3), (90, 140, 80), np.uint8)
+    picture = (picture + rng.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
+    x, y = int(rng.integers(50, width - 50)), int(rng.integers(40, height - 40))
+    cv2.ellipse(picture, (x, y), (34, 22), 0, 0, 360, (200, 60, 40), -1)
+    cv2.circle(picture, (x + 30, y - 16), 12, (180, 50, 40), -1)
+    box = np.array([x - 34, y - 28, x + 42, y + 22]) / [width, height, width, height]
+    return picture, box.astype(np.float32)
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def example(seed: int, *, bird: bool = True) -> Example:
+    picture, box = drawn_bird(seed)
+    if not bird:
+        picture = np.full_like(picture, (120, 120, 60))
+    return Example(f"drawn/{seed}", jpeg(picture), box[None] if bird else np.zeros((0, 4), "f4"))
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    birds = [example(i) for i in range(6)]
+    cutouts = []
+    for bird in birds:
+        picture = bird.picture()
+        rgba = cut_out(picture, bird.boxes(picture.shape[1], picture.shape[0])[0])
+        assert rgba is not None
+        cutouts.append(cv2.imencode(".png", rgba[..., [2, 1, 0, 3]])[1].tobytes())
+    empties = [example(i, bird=False) for i in range(100, 103)]
+    return Material(birds, empties, cutouts, empties)
+
+
+# --- data sets
+
+
+def test_a_zip_and_its_folder_hold_the_same(tmp_path: Path) -> None:
+    picture, box = drawn_bird(1)
+    centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    label = "0 " + " ".join(f"{v:.6f}" for v in (*centre, *size)) + "\n1 0.5 0.5 0.1 0.1\n"
+    folder = tmp_path / "pack"
+    for name, content in (
+        ("images/one.jpg", jpeg(picture)),
+        ("labels/one.txt", label.encode()),
+        ("images/empty.jpg", jpeg(picture)),
+        ("labels/empty.txt", b""),
+        ("images/without_label.jpg", jpeg(picture)),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "pack.zip", "w") as archive:
+        for path in folder.rglob("*.*"):
+            archive.write(path, path.relative_to(folder))
+    for pack in (folder, tmp_path / "pack.zip"):
+        empty, one = load_boxed(pack)
+        assert (empty.name, one.name) == ("pack/empty", "pack/one")
+        assert empty.fractions.shape == (0, 4)
+        np.testing.assert_allclose(one.fractions, [box], atol=1e-5)
+        assert one.picture().shape == picture.shape
+        assert len(load_unboxed(pack)) == 3
+
+
+def test_packs_that_are_missing_or_empty_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="bird_boxes"):
+        load_packs(tmp_path)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ValueError, match="no picture with a label"):
+        load_boxed(tmp_path / "nothing")
+
+
+def test_boxes_outside_the_picture_are_clipped() -> None:
+    np.testing.assert_allclose(yolo_boxes("0 0.05 0.5 0.2 1.2"), [[0, 0, 0.15, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stem", "key"),
+    [
+        ("cub_Acadian_Flycatcher_0025_42032", "Acadian_Flycatcher"),
+        ("sg_013b24b227", "sg_013b24b227"),
+        ("neg_voc_000256", "neg_voc_000256"),
+    ],
+)
+def test_a_whole_species_is_on_one_side_of_the_split(stem: str, key: str) -> None:
+    assert split_key(stem) == key
+
+
+def test_the_split_is_the_agreed_one() -> None:
+    assert is_validation("Olive_Sided_Flycatcher")
+    assert not is_validation("Acadian_Flycatcher")
+
+
+# --- cut-outs and composed pictures
+
+
+def test_a_bird_is_cut_along_its_outline() -> None:
+    picture, box = drawn_bird(3)
+    rgba = cut_out(picture, box * [160, 120, 160, 120])
+    assert rgba is not None
+    alpha = rgba[..., 3]
+    assert alpha[alpha.shape[0] // 2, alpha.shape[1] // 3] > 250
+    assert alpha[-1, -1] < 20  # the corner beside the ellipse is background
+    reds = rgba[alpha > 250][:, 0]
+    assert reds.mean() > 150
+
+
+def test_what_cannot_be_cut_is_left_out() -> None:
+    plain = np.full((100, 100, 3), 128, np.uint8)
+    assert cut_out(plain, np.array([20, 20, 80, 80])) is None
+    assert cut_out(plain, np.array([20, 20, 30, 30])) is None
+    assert cut_out(plain, np.array([0, 0, 100, 100])) is None
+
+
+def test_cutouts_are_written_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "cutouts.zip"
+    count = write_cutouts([example(1), example(2, bird=False)], [], path)
+    cutouts = read_cutouts(path)
+    assert count == len(cutouts) == 1
+    assert decode_cutout(cutouts[0]).shape[2] == 4
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_scene_depends_on_its_seed_and_number_only(material: Material) -> None:
+    fresh = Material(material.birds, material.empties, material.cutouts, material.distractors)
+    training_scene(1, 99, fresh, 96)
+    for number in range(12):
+        one, two = training_scene(1, number, material, 96), training_scene(1, number, fresh, 96)
+        np.testing.assert_array_equal(one.picture, two.picture)
+        np.testing.assert_array_equal(one.boxes, two.boxes)
+    other = training_scene(2, 0, material, 96)
+    assert not np.array_equal(other.picture, training_scene(1, 0, material, 96).picture)
+
+
+def test_scenes_are_pictures_with_boxes_inside(material: Material) -> None:
+    counts = []
+    for number in range(150):
+        scene = training_scene(5, number, material, 96)
+        assert scene.picture.shape == (96, 96, 3)
+        assert scene.picture.dtype == np.uint8
+        for boxes in (scene.boxes, scene.ignored):
+            assert boxes.shape[1] == 4
+            assert (boxes >= 0).all()
+            assert (boxes <= 96).all()
+            assert (boxes[:, 2:] > boxes[:, :2]).all()
+        counts.append(len(scene.boxes))
+    # Empty scenes teach silence, crowded ones to tell birds apart.
+    assert 0.1 < np.mean([count == 0 for count in counts]) < 0.6
+    assert max(counts) >= 3
+
+
+def test_a_paste_changes_its_box_and_nothing_else(material: Material) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        canvas = np.full((80, 100, 3), 255, np.uint8)
+        pasted = paste(rng, canvas, decode_cutout(material.cutouts[0]), 30, False, [])
+        changed = (canvas != 255).any(axis=2)
+        if pasted is None:
+            continue
+        left, top, right, bottom = pasted.box.astype(int)
+        outside = changed.copy()
+        # the soft edge reaches a little beyond
+        outside[max(0, top - 6) : bottom + 6, max(0, left - 6) : right + 6] = False
+        assert changed.any()
+        assert not outside.any()
+
+
+# --- figures
+
+
+def detections(*rows: tuple[float, float, float, float, float]) -> Detections:
+    table = np.array(rows, np.float32).reshape(-1, 5)
+    return Detections(table[:, :4], table[:, 4])
+
+
+def test_average_precision_of_a_known_case() -> None:
+    bird, other = [0, 0, 10, 10], [50, 50, 60, 60]
+    found = [
+        detections((0, 0, 10, 10, 0.9), (0, 0, 10, 9, 0.8)),  # the second finds it once more
+        detections((50, 50, 60, 60, 0.7)),
+        detections((5, 5, 9, 9, 0.6)),
+    ]
+    wanted = [np.array([bird]), np.array([other, bird]), np.zeros((0, 4))]
+    judged = judge(found, wanted)
+    assert judged.correct.tolist() == [True, False, True, False]
+    # precision 1 up to a recall of 1/3, then 2/3 up to 2/3
+    assert average_precision(judged) == pytest.approx(1 / 3 + 2 / 9)
+    figures = at_threshold(judged, 0.65)
+    assert (figures.precision, figures.recall) == (0.6667, 0.6667)
+    assert (figures.empty_pictures, figures.empty_flagged) == (1, 0)
+    assert at_threshold(judged, 0.5).empty_flagged == 1
+
+
+def test_without_birds_there_is_no_average_precision() -> None:
+    judged = judge([Detections.none()], [np.zeros((0, 4))])
+    assert average_precision(judged) is None
+    assert at_threshold(judged, 0.5).recall is None
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 40))
+def test_average_precision_is_that_of_its_definition(hits: list[bool], extra: int) -> None:
+    birds = sum(hits) + extra
+    boxes = np.array([[20.0 * i, 0, 20 * i + 10, 10] for i in range(birds)], np.float32)
+    rows, taken = [], 0
+    for rank, hit in enumerate(hits):
+        left = 20.0 * taken if hit else -1000.0 - 20 * rank
+        taken += hit
+        rows.append((left, 0, left + 10, 10, 0.99 - rank / 100))
+    precisions = [sum(hits[: i + 1]) / (i + 1) for i in range(len(hits))]
+    wanted = sum(max(precisions[i:]) / birds for i, hit in enumerate(hits) if hit)
+    assert average_precision(judge([detections(*rows)], [boxes])) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_threshold_keeps_the_empty_pictures_quiet() -> None:
+    scores = [0.1, 0.25, 0.405, 0.645]
+    found = [detections((0, 0, 5, 5, score)) for score in scores]
+    judged = judge(found, [np.zeros((0, 4))] * 4)
+    assert quietest_threshold([judged], 0.25) == pytest.approx(0.41)
+    assert quietest_threshold([judged], 0.0) == pytest.approx(0.65)
+
+
+# --- trunk weights
+
+
+class Storage:
+    """Pickled as PyTorch's old format does: by a persistent id."""
+
+    def __init__(self, key: str, values: np.ndarray) -> None:
+        self.key, self.values = key, values
+
+
+def legacy_file(tensors: dict[str, np.ndarray], *, foreign: object = None) -> io.BytesIO:
+    """A state dict as PyTorch wrote it before version 1.6, made without PyTorch."""
+    file = io.BytesIO()
+    for header in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+        pickle.dump(header, file, protocol=2)
+    # Opcodes by hand: OrderedDict of name -> _rebuild_tensor_v2(storage, offset, shape, strides)
+    out = [b"\x80\x02ccollections\nOrderedDict\n)R"]
+    for i, (name, array) in enumerate(tensors.items()):
+        shape = b"".join(b"K" + bytes([n]) for n in array.shape)
+        strides = b"".join(b"K" + bytes([s // array.itemsize]) for s in array.strides)
+        persistent = (
+            b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00"
+            + str(i).encode()
+            + b"X\x03\x00\x00\x00cpuK\x00NtQ"
+        )
+        key = name.encode()
+        out.append(
+            b"X" + len(key).to_bytes(4, "little") + key
+            + b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent + b"K\x00("
+            + shape + b"t(" + strides + b"t\x89ccollections\nOrderedDict\n)RtRs"
+        )  # fmt: skip
+    out.append(b".")
+    if foreign is not None:
+        pickle.dump(foreign, file, protocol=2)
+        return io.BytesIO(file.getvalue())
+    file.write(b"".join(out))
+    pickle.dump([str(i) for i in range(len(tensors))], file, protocol=2)
+    for array in tensors.values():
+        flat = np.asarray(array.base if array.base is not None else array, "<f4").ravel()
+        file.write(len(flat).to_bytes(8, "little") + flat.tobytes())
+    file.seek(0)
+    return file
+
+
+def test_a_state_dict_is_read_with_its_strides() -> None:
+    straight = np.arange(6, dtype="<f4").reshape(2, 3)
+    turned = np.arange(12, dtype="<f4").reshape(3, 4).T
+    read = load_state_dict(legacy_file({"a": straight, "b": turned}))
+    np.testing.assert_array_equal(read["a"], straight)
+    np.testing.assert_array_equal(read["b"], turned)
+
+
+def test_foreign_classes_and_other_formats_are_refused() -> None:
+    with pytest.raises(pickle.UnpicklingError, match="does not belong"):
+        load_state_dict(legacy_file({}, foreign=Path("x")))
+    with pytest.raises(pickle.UnpicklingError, match="not a legacy"):
+        load_state_dict(io.BytesIO(pickle.dumps(7)))
+
+
+def test_folding_a_batch_normalization_changes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    state = OrderedDict(
+        {
+            "conv.weight": rng.normal(size=(3, 2, 1, 1)),
+            "norm.weight": rng.normal(size=3),
+            "norm.bias": rng.normal(size=3),
+            "norm.running_mean": rng.normal(size=3),
+            "norm.running_var": rng.uniform(0.5, 2, 3),
+        }
+    )
+    kernel, bias = folded_convolution(state, "conv", "norm")
+    x = rng.normal(size=(5, 2))
+    plain = x @ state["conv.weight"][:, :, 0, 0].T
+    scaled = (plain - state["norm.running_mean"]) / np.sqrt(state["norm.running_var"] + 1e-3)
+    wanted = scaled * state["norm.weight"] + state["norm.bias"]
+    np.testing.assert_allclose(x @ kernel[0, 0] + bias, wanted)

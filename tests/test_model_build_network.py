@@ -1,0 +1,253 @@
+"""The build stage's network: targets, loss, training, quantization. Needs TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="TensorFlow is in the newest run only")
+with pytest.MonkeyPatch.context() as patch:
+    # TensorFlow writes to standard error while it is imported.
+    patch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+    import tensorflow as tf
+
+from test_model_build import material
+
+from edgebird.detector.conv import ConvDetector, decode_map
+from edgebird.interpreter import TfliteInterpreter
+from edgebird.model import load_model, write_model
+from model_build.augment import Material, Scene
+from model_build.network import (
+    STRIDE,
+    build_detector,
+    freeze_trunk,
+    load_imagenet_trunk,
+    trunk_variables,
+)
+from model_build.quantize import card_for, quantize
+from model_build.targets import IGNORED, POSITIVE, detection_loss, target_map
+from model_build.train import CHECKPOINT, LOG, Recipe, learning_rate, picture_batches, train
+from model_build.trunk_weights import imagenet_state_dict
+from model_build.validation import KerasInterpreter, float_card
+
+__all__ = ["material"]  # a fixture
+
+pytestmark = pytest.mark.filterwarnings(
+    # TensorFlow's own use of what newer numpy and Python versions frown upon
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::UserWarning",
+)
+
+TINY = Recipe(size_px=64, steps=4, batch=2, warmup_steps=1, seed=3)
+
+
+def scene(*boxes: tuple[float, float, float, float], size: int = 64) -> Scene:
+    picture = np.zeros((size, size, 3), np.uint8)
+    none = np.zeros((0, 4), np.float32)
+    return Scene(picture, np.array(boxes, np.float32).reshape(-1, 4), none)
+
+
+# --- targets and loss
+
+
+def test_every_bird_has_cells_and_they_know_its_sides() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        x, y = rng.uniform(0, 50, 2)
+        w, h = rng.uniform(8, 60, 2)
+        box = (x, y, min(64, x + w), min(64, y + h))
+        target = target_map(scene(box))
+        rows, columns = np.nonzero(target[..., 0] == POSITIVE)
+        assert len(rows) > 0
+        for row, column in zip(rows, columns, strict=True):
+            cx, cy = column * STRIDE + 4, row * STRIDE + 4
+            left, top, right, bottom = target[row, column, 1:]
+            assert (cx - left, cy - top, cx + right, cy + bottom) == pytest.approx(box, abs=1e-3)
+
+
+def test_a_small_bird_before_a_large_one_keeps_its_cells() -> None:
+    small = (28, 28, 38, 38)
+    target = target_map(scene((0, 0, 64, 64), small))
+    owners = target[target[..., 0] == POSITIVE]
+    widths = owners[:, 1] + owners[:, 3]
+    assert 10 in widths.round()
+
+
+def test_around_a_bird_is_neither_bird_nor_background() -> None:
+    states = set(np.unique(target_map(scene((4, 4, 60, 60)))[..., 0]))
+    assert states == {POSITIVE, 0.0, IGNORED}
+
+
+def perfect_answer(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    positive = target[..., :1] == POSITIVE
+    logits = np.where(positive, 12.0, -12.0).astype(np.float32)
+    boxes = np.where(positive, np.log(np.maximum(target[..., 1:], 0.1) / STRIDE), 0.0)
+    return logits[None], boxes.astype(np.float32)[None]
+
+
+def test_the_right_answer_costs_nothing_and_wrong_ones_cost_more() -> None:
+    target = target_map(scene((10, 12, 40, 50)))
+    logits, boxes = perfect_answer(target)
+    batch = tf.constant(target[None])
+    perfect = detection_loss(batch, logits, boxes)
+    assert float(perfect["loss"]) == pytest.approx(0, abs=1e-4)
+    assert float(detection_loss(batch, -logits, boxes)["objectness"]) > 1
+    assert float(detection_loss(batch, logits, boxes + 1)["box"]) > 0.5
+
+
+def test_targets_and_the_runtimes_decoding_agree() -> None:
+    box = (10.0, 12.0, 40.0, 50.0)
+    logits, boxes = perfect_answer(target_map(scene(box)))
+    xyxy, _ = decode_map(logits[0], boxes[0], STRIDE, 0.5)
+    assert len(xyxy) > 0
+    np.testing.assert_allclose(xyxy, [box] * len(xyxy), atol=1e-3)
+
+
+# --- network and training
+
+
+def test_the_trunk_learns_slowly_and_its_first_blocks_not() -> None:
+    model = build_detector(64)
+    freeze_trunk(model, 3)
+    trainable = {v.path for v in model.trainable_variables}
+    assert "stem/kernel" not in trainable
+    assert "block2_expand/kernel" not in trainable
+    assert "block3_expand/kernel" in trainable
+    assert "block10_expand/kernel" in trainable
+    assert trunk_variables(model) & trainable
+    assert "objectness/bias" not in trunk_variables(model)
+
+
+def test_the_trunk_has_the_imagenet_weights_with_their_normalization() -> None:
+    model = build_detector(64)
+    load_imagenet_trunk(model)
+    picture = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("f4")
+    state = imagenet_state_dict()
+    kernel = state["_conv_stem.weight"].transpose(2, 3, 1, 0)
+    y = tf.nn.conv2d(picture, kernel, 2, "SAME")
+    y = (y - state["_bn0.running_mean"]) / np.sqrt(state["_bn0.running_var"] + 1e-3)
+    y = tf.nn.relu6(y * state["_bn0.weight"] + state["_bn0.bias"])
+    stem = keras.Model(model.input, model.get_layer("stem_relu").output)
+    np.testing.assert_allclose(stem(picture), y, atol=1e-4)
+
+
+def test_batches_are_the_same_for_any_number_of_workers(material: Material) -> None:
+    [one, *_], [two, *_] = (list(picture_batches(material, TINY, 1, workers)) for workers in (1, 3))
+    np.testing.assert_array_equal(one[0], two[0])
+    np.testing.assert_array_equal(one[1], two[1])
+    assert float(tf.reduce_max(tf.abs(one[0]))) <= 1
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    recipe = Recipe(steps=1000, warmup_steps=100, learning_rate=1.0)
+    rates = [learning_rate(step, recipe) for step in range(1001)]
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) in (99, 100)
+    assert rates[-1] == pytest.approx(0.01)
+
+
+class PowerCutError(Exception):
+    """Ends a training in the middle."""
+
+
+def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
+    material: Material, tmp_path: Path
+) -> None:
+    whole = train(material, TINY, tmp_path / "whole", checkpoint_every=2)
+
+    seen: list[int] = []
+
+    def cut_off(model: keras.Model) -> dict[str, float]:
+        seen.append(1)
+        if len(seen) == 2:
+            raise PowerCutError
+        return {"ap50": 0.0}
+
+    with pytest.raises(PowerCutError):
+        train(material, TINY, tmp_path / "cut", checkpoint_every=2, validate=cut_off)
+    assert (tmp_path / "cut" / CHECKPOINT).exists()
+    resumed = train(material, TINY, tmp_path / "cut", checkpoint_every=2)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    lines = [json.loads(line) for line in (tmp_path / "cut" / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+
+    with pytest.raises(ValueError, match="other settings"):
+        train(material, replace(TINY, seed=4), tmp_path / "cut")
+
+
+# --- quantization
+
+
+def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
+    material: Material, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    model = build_detector(64)
+    load_imagenet_trunk(model)
+    for name in ("objectness", "box"):  # untrained heads answer too quietly to compare
+        kernel, bias = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([100 * kernel, bias])
+    weights = tmp_path / "detector.weights.h5"
+    model.save_weights(weights)
+    content = quantize(weights, material, 64, tiles=8)
+    path = tmp_path / "bird_detector.tflite"
+    write_model(content, card_for(content, 64, 0.5), path)
+
+    loaded = load_model(path, "detector")
+    int8, full = TfliteInterpreter(loaded, 1), KerasInterpreter(model)
+    picture = material.birds[0].picture()[:64, :64]
+    by_name = dict(zip(loaded.card.outputs, int8.run(picture), strict=True))
+    objectness, box = full.run(picture)
+    for name, wanted in (("objectness", objectness), ("box", box)):
+        assert by_name[name].shape == wanted.shape
+        assert np.corrcoef(by_name[name].ravel(), wanted.ravel())[0, 1] > 0.95
+    # The input is the pixel minus 128, exactly.
+    details = tf.lite.Interpreter(model_content=content).get_input_details()[0]
+    assert details["dtype"] is np.int8
+    assert details["quantization"] == pytest.approx((1 / 128, -1))
+    ConvDetector(full, float_card(model)).detect(material.birds[0].picture(), threshold=0.5)
+
+
+# --- command line
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "model_build", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
+    )
+
+
+def test_help_teaches_the_order() -> None:
+    text = run_command("--help").stdout
+    places = [text.index(f"model_build {step}") for step in
+              ("fetch", "train", "quantize", "evaluate", "export")]  # fmt: skip
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [
+        (("fetch", "{folder}"), "must hold the packs"),
+        (("quantize", "--data", "{folder}", "--run", "{folder}"), "model_build train"),
+        (("export", "--run", "{folder}"), "bird_detector.tflite"),
+    ],
+)
+def test_a_step_taken_too_early_says_what_is_missing(
+    arguments: tuple[str, ...], cure: str, tmp_path: Path
+) -> None:
+    filled = [argument.format(folder=tmp_path) for argument in arguments]
+    result = run_command(*filled, *(("--data", str(tmp_path / "data")) * (filled[0] == "fetch")))
+    assert result.returncode == 1
+    assert cure in result.stderr
+    assert "Traceback" not in result.stderr
