@@ -91,16 +91,22 @@ class DemoFeeder:
         return None
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the scene from its beginning, with times that count from now."""
+        """Yield the scene from its beginning, with times that count from now.
+
+        At a real pace the moments that a slow reader missed are skipped, as with a live camera.
+        """
         start_s, start_utc_s = time.monotonic(), time.time()
-        index = 0
-        while self._frame_count is None or index < self._frame_count:
-            t_s = index / self._fps
+        index = moment = 0
+        while self._frame_count is None or moment < self._frame_count:
+            t_s = moment / self._fps
             wait_s = start_s + t_s - time.monotonic() if self._pace else 0.0
             if self._closing.wait(max(wait_s, 0.0)):
                 return
             yield Frame(self.render(t_s), index, start_s + t_s, start_utc_s + t_s, "demo")
             index += 1
+            moment += 1
+            if self._pace:
+                moment = max(moment, int((time.monotonic() - start_s) * self._fps))
 
     def close(self) -> None:
         """End the iteration."""

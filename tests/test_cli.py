@@ -1,0 +1,341 @@
+"""The program as a user runs it: real files, the shipped model, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import paho.mqtt.client
+import pytest
+from conftest import Mosquitto, eventually
+
+from edgebird.camera.demo import DemoFeeder
+from edgebird.detector.merge import pairwise_overlap
+
+FEEDER = DemoFeeder(seed=0, seconds=9, fps=5, pace=False)
+EMPTY_S, BIRD_S = 0.4, 4.0
+QUICK_DEMO = "demo:?seconds=9&fps=5&pace=0"
+
+
+def edgebird(*arguments: str | Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgebird.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+    )
+
+
+def lines_of(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def write_picture(path: Path, t_s: float) -> None:
+    cv2.imwrite(str(path), cv2.cvtColor(FEEDER.render(t_s), cv2.COLOR_RGB2BGR))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_picture(folder / "1-empty.png", EMPTY_S)
+    write_picture(folder / "2-bird.jpg", BIRD_S)
+    whole = (folder / "2-bird.jpg").read_bytes()
+    (folder / "3-cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "4-text.jpg").write_text("this is no picture")
+    write_picture(folder / "10-bird.png", BIRD_S)
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "feeder.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (640, 480))
+    for i in range(45):
+        writer.write(cv2.cvtColor(FEEDER.render(i / 5), cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+def assert_one_clear_line(result: subprocess.CompletedProcess[str], code: int, word: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    complaints = [line for line in result.stderr.splitlines() if not line.startswith("done:")]
+    assert len(complaints) == 1, result.stderr
+    assert word in complaints[0]
+
+
+# --- pictures
+
+
+def test_pictures_are_scanned_one_by_one_and_bad_ones_do_not_stop_it(
+    pictures: Path, tmp_path: Path
+) -> None:
+    result = edgebird("detect", "--source", pictures, "--json", "--save", tmp_path / "out")
+    records = lines_of(result)
+    assert [r["image"] for r in records] == ["1-empty.png", "2-bird.jpg", "10-bird.png"]
+    assert all(r["size"] == [640, 480] for r in records)
+    assert all(r["inference_ms"] > 0 for r in records)
+    assert [len(r["detections"]) for r in records] == [0, 1, 1]
+    [truth] = FEEDER.visible_birds(BIRD_S)
+    for record in records[1:]:
+        [bird] = record["detections"]
+        iou, _ = pairwise_overlap(
+            np.array([bird["box"]], np.float32), np.array([truth], np.float32)
+        )
+        assert iou[0, 0] > 0.5
+        assert 0 < bird["score"] <= 1
+    assert result.returncode == 3
+    complaints = result.stderr.splitlines()
+    assert [name for name in ("3-cut.jpg", "4-text.jpg") if name in result.stderr] == [
+        "3-cut.jpg",
+        "4-text.jpg",
+    ]
+    assert len(complaints) == 4  # one for each, one for both, and what was done
+    assert "Traceback" not in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "10-bird.jpg",
+        "2-bird.jpg",
+    ]
+
+
+def test_without_json_there_is_a_line_for_people(pictures: Path) -> None:
+    result = edgebird("detect", "--source", f"{pictures}/[12]-*.*")
+    assert result.returncode == 0
+    empty, bird = result.stdout.splitlines()
+    assert empty == "1-empty.png: no bird"
+    assert bird.startswith("2-bird.jpg: 1 bird (0.")
+    assert result.stderr.strip() == "done: 2 pictures, 1 bird"
+
+
+def test_a_lower_threshold_finds_no_less(pictures: Path) -> None:
+    low, high = (
+        lines_of(
+            edgebird("detect", "--source", pictures / "2-bird.jpg", "--json", "--threshold", t)
+        )
+        for t in ("0.05", "0.99")
+    )
+    assert len(low[0]["detections"]) >= 1 > len(high[0]["detections"])
+
+
+# --- videos and cameras
+
+
+def test_a_video_gives_frames_and_visits(video: Path, tmp_path: Path) -> None:
+    result = edgebird("detect", "--source", video, "--json", "--save", tmp_path)
+    assert result.returncode == 0, result.stderr
+    records = lines_of(result)
+    frames = [r for r in records if "frame" in r]
+    assert [r["frame"] for r in frames] == list(range(45))
+    assert frames[10]["time"] == pytest.approx(2.0)
+    start, end = [r for r in records if "event" in r]
+    assert (start["event"], end["event"]) == ("start", "end")
+    assert start["visit"] == end["visit"]
+    assert 3 < end["duration_s"] < 7
+    tracks = {d["track"] for r in frames for d in r["detections"]}
+    assert tracks >= {1}
+    assert Path(end["snapshot"]).is_file()
+    assert "done: 45 frames, 1 visit" in result.stderr
+
+
+def test_a_replay_gives_the_same_again(video: Path) -> None:
+    def without_times(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+        return [{k: v for k, v in r.items() if k != "inference_ms"} for r in lines_of(result)]
+
+    one, two = (edgebird("detect", "--source", video, "--json", "--max-frames", "20") for _ in "12")
+    assert without_times(one) == without_times(two)
+
+
+def test_a_video_that_breaks_off_is_processed_as_far_as_it_goes(
+    video: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.avi"
+    content = video.read_bytes()
+    cut.write_bytes(content[: len(content) * 2 // 3])
+    result = edgebird("detect", "--source", cut, "--json")
+    assert_one_clear_line(result, 3, "cut short")
+    records = lines_of(result)
+    assert 20 < len([r for r in records if "frame" in r]) < 40
+    # The visit that was going on is not left open.
+    assert [r["event"] for r in records if "event" in r] == ["start", "end"]
+
+
+def test_a_folder_can_be_the_frames_of_one_camera(tmp_path: Path) -> None:
+    for i in range(12):
+        write_picture(tmp_path / f"frame{i}.jpg", BIRD_S + i / 4)
+    result = edgebird("detect", "--source", tmp_path, "--sequence", "--fps", "4", "--json")
+    records = lines_of(result)
+    frames = [r for r in records if "frame" in r]
+    assert [r["time"] for r in frames] == [i / 4 for i in range(12)]
+    assert [r["event"] for r in records if "event" in r] == ["start", "end"]
+
+
+def test_sigterm_ends_a_visit_and_the_program_in_order() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgebird.cli", "detect", "--source", "demo:", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"start"' in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert json.loads(rest.splitlines()[-1])["event"] == "end"
+    assert errors.startswith("done: ")
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_closed_pipe_ends_it_quietly() -> None:
+    command = f"{sys.executable} -m edgebird.cli detect --source '{QUICK_DEMO}' --json | head -n 1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert len(result.stdout.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
+
+
+# --- MQTT
+
+
+def test_a_stock_client_reads_the_alerts(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    messages: list[tuple[str, bytes, bool]] = []
+    client = paho.mqtt.client.Client(paho.mqtt.client.CallbackAPIVersion.VERSION2)
+    client.on_message = lambda c, u, m: messages.append((m.topic, m.payload, m.retain))
+    client.connect(mosquitto.address.host, mosquitto.address.port)
+    client.loop_start()
+    client.subscribe("edgebird/stock/#", qos=1)
+    config = tmp_path / "edgebird.toml"
+    config.write_text('[mqtt]\ndevice = "stock"\n[camera]\nname = "Garden feeder"\n')
+    url = f"mqtt://{mosquitto.address}"
+    options = ("--source", QUICK_DEMO, "--mqtt", url, "--config", config, "--save", tmp_path / "s")
+    result = edgebird("detect", *options)
+    assert result.returncode == 0, result.stderr
+    eventually(lambda: any(m[1] == b"offline" for m in messages))
+    client.loop_stop()
+    client.disconnect()
+    alerts = [json.loads(m[1]) for m in messages if m[0] == "edgebird/stock/garden-feeder/visit"]
+    assert [a["event_type"] for a in alerts] == ["start", "end"]
+    assert Path(alerts[1]["snapshot"]).is_file()
+    birds = [m[1] for m in messages if m[0] == "edgebird/stock/garden-feeder/bird"]
+    assert birds[:1] == [b"OFF"]
+    assert b"ON" in birds
+    assert birds[-1] == b"OFF"
+    assert messages[0][:2] == ("edgebird/stock/status", b"online")
+    assert messages[-1][:2] == ("edgebird/stock/status", b"offline")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def test_a_broker_that_is_down_does_not_stop_detection() -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    result = edgebird("detect", "--source", QUICK_DEMO, "--mqtt", url, "--max-frames", "30")
+    assert result.returncode == 0
+    assert "bird arrived" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert "wait until it is back" in result.stderr
+    assert "could not be delivered" in result.stderr
+
+
+def test_watch_prints_alerts_and_stops_on_sigint(mosquitto: Mosquitto) -> None:
+    url = f"mqtt://{mosquitto.address}"
+    command = [sys.executable, "-m", "edgebird.cli", "watch", "--mqtt", url, "--json"]
+    watcher = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert watcher.stderr is not None
+    assert "waiting for alerts" in watcher.stderr.readline()
+    assert edgebird("detect", "--source", QUICK_DEMO, "--mqtt", url).returncode == 0
+    time.sleep(0.5)
+    watcher.send_signal(signal.SIGINT)
+    output, errors = watcher.communicate(timeout=30)
+    assert watcher.returncode == 0, errors
+    assert [json.loads(line)["event_type"] for line in output.splitlines()] == ["start", "end"]
+
+
+def test_the_demo_shows_alerts_that_went_through_a_broker(tmp_path: Path) -> None:
+    pytest.importorskip("amqtt")
+    result = edgebird("demo", "--seconds", "9", "--save", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "bird arrived" in result.stdout
+    assert "visit over" in result.stdout
+    assert result.stderr == ""
+    assert list(tmp_path.glob("*.jpg"))
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("detect",), 2, "--camera"),
+        (("detect", "--camera", "0", "--source", "x"), 2, "not both"),
+        (("detect", "--source", "ftp://host/stream"), 2, "ftp"),
+        (("detect", "--source", "demo:?sped=2"), 2, "sped"),
+        (("detect", "--source", QUICK_DEMO, "--mqtt", "http://host"), 2, "mqtt://"),
+        (("detect", "--source", "{folder}", "--mqtt", "mqtt://host"), 3, "no pictures"),
+        (("detect", "--config", "{folder}/none.toml"), 2, "none.toml"),
+        (("detect", "--camera", "/dev/video97"), 3, "/dev/video97"),
+        (("detect", "--source", "{folder}"), 3, "no pictures"),
+        (("detect", "--source", "{folder}/nothing.mp4"), 3, "nothing.mp4"),
+        (("detect", "--source", "rtsp://127.0.0.1:{port}/stream"), 3, "rtsp://127.0.0.1"),
+        (("detect", "--source", QUICK_DEMO, "--model", "{folder}/m.tflite"), 4, "m.tflite"),
+        (("watch", "--mqtt", "mqtt://127.0.0.1:{port}"), 5, "127.0.0.1"),
+        (("detect", "--source", QUICK_DEMO, "--save", "/proc/nowhere"), 6, "/proc/nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_a_documented_exit_code(
+    arguments: tuple[str, ...], code: int, word: str, tmp_path: Path
+) -> None:
+    filled = [argument.format(folder=tmp_path, port=free_port()) for argument in arguments]
+    assert_one_clear_line(edgebird(*filled), code, word)
+
+
+def test_alerts_about_single_pictures_are_refused_with_the_way_out(pictures: Path) -> None:
+    result = edgebird("detect", "--source", pictures, "--mqtt", "mqtt://host")
+    assert_one_clear_line(result, 2, "--sequence")
+
+
+def test_a_wrong_flag_is_a_usage_error() -> None:
+    result = edgebird("detect", "--threshold", "1.5")
+    assert result.returncode == 2
+    assert "--threshold" in result.stderr
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for command in ("detect", "watch", "demo"):
+        assert f"edgebird {command}" in readme
+        help_text = edgebird(command, "--help")
+        assert help_text.returncode == 0
+        assert "Exit codes" in help_text.stdout
+
+
+def test_the_password_of_a_stream_is_never_shown() -> None:
+    url = f"rtsp://user:secret@127.0.0.1:{free_port()}/stream"
+    result = edgebird("detect", "--source", url)
+    assert result.returncode == 3
+    assert "secret" not in result.stderr + result.stdout
+
+
+def test_an_unwritable_disk_is_found_before_the_camera_opens(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    result = edgebird("detect", "--source", QUICK_DEMO, "--save", blocked / "folder")
+    assert_one_clear_line(result, 6, os.fspath(blocked))

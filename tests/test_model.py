@@ -1,0 +1,133 @@
+"""The shipped model, its card, and what happens when they do not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgebird.errors import ModelError
+from edgebird.interpreter import TfliteInterpreter, default_threads
+from edgebird.model import DEFAULT_DETECTOR, ModelCard, load_model, write_model
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    for suffix in (".tflite", ".json"):
+        shutil.copy(DEFAULT_DETECTOR.with_suffix(suffix), tmp_path / f"model{suffix}")
+    return tmp_path / "model.tflite"
+
+
+def change_card(path: Path, **changes: object) -> None:
+    card = path.with_suffix(".json")
+    values = msgspec.json.decode(card.read_bytes())
+    card.write_bytes(msgspec.json.encode(values | changes))
+
+
+def test_the_shipped_model_is_small_and_its_card_complete() -> None:
+    model = load_model(DEFAULT_DETECTOR, "detector")
+    assert len(model.content) < 5e6
+    assert set(model.card.metrics) == {"val", "val-small", "nestbox"}
+    assert all(set(kinds) == {"float", "int8"} for kinds in model.card.metrics.values())
+    assert re.fullmatch(r"[0-9a-f]{40}", model.card.commit)
+    assert len(model.card.training_data) > 3
+    assert 0 < model.card.threshold < 1
+
+
+def test_the_shipped_model_is_int8_with_exact_pixels() -> None:
+    model = load_model(DEFAULT_DETECTOR, "detector")
+    interpreter = TfliteInterpreter(model, 1)
+    width, height = interpreter.input_size
+    grey = interpreter.run(np.full((height, width, 3), 127, np.uint8))
+    assert [output.dtype for output in grey] == [np.float32, np.float32]
+    cells = (height // model.card.stride_px, width // model.card.stride_px)
+    assert sorted(output.shape for output in grey) == [(*cells, 1), (*cells, 4)]
+    # Plain grey is not a bird.
+    objectness = grey[model.card.outputs.index("objectness")]
+    assert 1 / (1 + np.exp(-objectness.max())) < model.card.threshold
+
+
+def test_any_number_of_threads_gives_the_same(rng_image: np.ndarray) -> None:
+    model = load_model(DEFAULT_DETECTOR, "detector")
+    one, two = (TfliteInterpreter(model, threads).run(rng_image) for threads in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert default_threads() >= 1
+
+
+@pytest.fixture
+def rng_image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+
+
+def test_a_picture_of_another_size_is_refused(rng_image: np.ndarray) -> None:
+    interpreter = TfliteInterpreter(load_model(DEFAULT_DETECTOR, "detector"), 1)
+    with pytest.raises(ValueError, match=re.escape("(100, 256, 3)")):
+        interpreter.run(rng_image[:100])
+
+
+def refusal(path: Path, task: str = "detector") -> str:
+    with pytest.raises(ModelError) as caught:
+        TfliteInterpreter(load_model(path, task), 1)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_model_or_card_is_named(tmp_path: Path, copied: Path) -> None:
+    assert "--model" in refusal(tmp_path / "none.tflite")
+    copied.with_suffix(".json").unlink()
+    assert "needs its card" in refusal(copied)
+
+
+def test_a_damaged_model_does_not_match_its_card(copied: Path) -> None:
+    content = bytearray(copied.read_bytes())
+    content[len(content) // 2] ^= 1
+    copied.write_bytes(content)
+    assert "does not belong to its card" in refusal(copied)
+
+
+def test_a_card_that_is_no_card_is_refused(copied: Path) -> None:
+    copied.with_suffix(".json").write_text("{}")
+    assert "is not valid" in refusal(copied)
+    copied.with_suffix(".json").write_text("not json")
+    assert "is not valid" in refusal(copied)
+
+
+def test_a_model_for_another_task_is_refused(copied: Path) -> None:
+    change_card(copied, task="classifier")
+    assert "is a classifier" in refusal(copied)
+
+
+def test_what_is_no_tflite_file_is_refused(copied: Path) -> None:
+    copied.write_bytes(b"no model at all")
+    change_card(copied, sha256=hashlib.sha256(b"no model at all").hexdigest())
+    assert "cannot be loaded" in refusal(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"input_size_px": [320, 320]}, "its card says"),
+        ({"stride_px": 16}, "its card says"),
+        ({"outputs": ["objectness"]}, "its card names 1"),
+        ({"outputs": ["objectness", "colour"]}, "unknown output 'colour'"),
+        ({"outputs": ["box", "box"]}, "its card"),
+    ],
+)
+def test_a_card_that_says_something_else_is_refused(
+    copied: Path, change: dict[str, object], complaint: str
+) -> None:
+    change_card(copied, **change)
+    assert complaint in refusal(copied)
+
+
+def test_a_card_survives_writing_and_reading(tmp_path: Path) -> None:
+    model = load_model(DEFAULT_DETECTOR, "detector")
+    write_model(model.content, model.card, tmp_path / "new" / "m.tflite")
+    again: ModelCard = load_model(tmp_path / "new" / "m.tflite", "detector").card
+    assert again == model.card
