@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgebird.errors import ModelError
 from edgebird.model import Model
+from edgebird.native_messages import collected
 from edgebird.structures import Image
 
 # In order of preference: the maintained library; its predecessor, which still has wheels for
@@ -23,6 +25,9 @@ _LIBRARIES = (
     ("tflite_runtime.interpreter", "Interpreter"),
     ("tensorflow.lite", "Interpreter"),
 )
+
+# "Created TensorFlow Lite XNNPACK delegate for CPU." and the like
+_CHATTER = re.compile(rb"INFO: ")
 
 
 class Interpreter(Protocol):
@@ -70,8 +75,9 @@ class TfliteInterpreter:
         interpreter_class = _interpreter_class()
         where = f"the model {model.path}"
         try:
-            self._tflite = interpreter_class(model_content=model.content, num_threads=threads)
-            self._tflite.allocate_tensors()
+            with collected(_CHATTER):
+                self._tflite = interpreter_class(model_content=model.content, num_threads=threads)
+                self._tflite.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
             raise ModelError(f"{where} cannot be loaded: {reason}") from error

@@ -96,13 +96,19 @@ def fetch(packs: Path, data: Path) -> None:
 @click.option("--steps", type=click.IntRange(1), help="Batches to train for.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures a batch.")
 @click.option("--size", "size_px", type=click.IntRange(64), help="Side of the pictures, px.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Its peak.")
+@click.option(
+    "--empty-share",
+    type=click.FloatRange(0, 0.8),
+    help="Of the photos used as they are, those without a bird: more for fewer false alarms.",
+)
 @click.option("--seed", type=int, help="Another seed, another run.")
 @click.option(
     "--start-from",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Weights to start from (detector.weights.h5) in place of ImageNet's.",
 )
-def train(data: Path, run: Path, start_from: Path | None, **changes: int | None) -> None:
+def train(data: Path, run: Path, start_from: Path | None, **changes: float | None) -> None:
     """Train the network, or go on with a training that was stopped.
 
     Writes checkpoint.npz, metrics.jsonl (a line each 500 steps) and at the end

@@ -71,14 +71,24 @@ class Material:
         return picture
 
 
-def training_scene(seed: int, number: int, material: Material, size_px: int) -> Scene:
-    """Scene ``number`` of the endless training set ``seed``; the same for the same arguments."""
+def training_scene(
+    seed: int, number: int, material: Material, size_px: int, empty_share: float = 0.25
+) -> Scene:
+    """Scene ``number`` of the endless training set ``seed``; the same for the same arguments.
+
+    Args:
+        seed: of the training set.
+        number: of the scene.
+        material: what it is composed of.
+        size_px: its side.
+        empty_share: how many of the photos that are used as they are have no bird.
+    """
     rng = np.random.default_rng([seed, number])
     kind = rng.random()
     if kind < PHOTO:
-        scene = _photo_scene(rng, material, size_px)
+        scene = _photo_scene(rng, material, size_px, empty_share)
     elif kind < PHOTO + MOSAIC:
-        scene = _mosaic_scene(rng, material, size_px)
+        scene = _mosaic_scene(rng, material, size_px, empty_share)
     else:
         scene = _paste_scene(rng, material, size_px)
     if rng.random() < 0.5:
@@ -89,8 +99,8 @@ def training_scene(seed: int, number: int, material: Material, size_px: int) -> 
 # --- the three kinds
 
 
-def _photo_scene(rng: Generator, material: Material, size: int) -> Scene:
-    pool = material.birds if rng.random() < 0.75 else material.empties
+def _photo_scene(rng: Generator, material: Material, size: int, empty_share: float) -> Scene:
+    pool = material.empties if rng.random() < empty_share else material.birds
     example = _pick(rng, pool)
     photo = material.decode(example)
     height, width = photo.shape[:2]
@@ -106,17 +116,17 @@ def _photo_scene(rng: Generator, material: Material, size: int) -> Scene:
     return _with_counted_boxes(canvas, boxes, (0, 0, size, size))
 
 
-def _mosaic_scene(rng: Generator, material: Material, size: int) -> Scene:
+def _mosaic_scene(rng: Generator, material: Material, size: int, empty_share: float) -> Scene:
     canvas = np.empty((size, size, 3), np.uint8)
     cut_x, cut_y = (round(size * rng.uniform(0.3, 0.7)) for _ in range(2))
     boxes, ignored = [], []
     for left, right in ((0, cut_x), (cut_x, size)):
         for top, bottom in ((0, cut_y), (cut_y, size)):
             choice = rng.random()
-            if choice < 0.6:
-                pool = material.birds
+            if choice < empty_share:
+                pool = material.empties
             else:
-                pool = material.empties if choice < 0.85 else material.distractors
+                pool = material.distractors if choice > 0.85 else material.birds
             part = _covering(rng, material, _pick(rng, pool), right - left, bottom - top, 1.6)
             canvas[top:bottom, left:right] = part.picture
             shift = np.array([left, top, left, top], np.float32)

@@ -47,6 +47,7 @@ class Recipe:
         frozen_blocks: of the trunk, from the picture on, that do not learn.
         weight_decay: of AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101).
         ema: share of the old value that the averaged weights keep at each step.
+        empty_share: of the photos used as they are, those without a bird.
         seed: of the weights and the pictures.
     """
 
@@ -59,6 +60,7 @@ class Recipe:
     frozen_blocks: int = 3
     weight_decay: float = 1e-4
     ema: float = 0.9985
+    empty_share: float = 0.25
     seed: int = 1
 
 
@@ -72,7 +74,9 @@ def picture_batches(
     cells = recipe.size_px // 8
 
     def compose(number: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        scene = training_scene(recipe.seed, int(number), material, recipe.size_px)
+        scene = training_scene(
+            recipe.seed, int(number), material, recipe.size_px, recipe.empty_share
+        )
         return scene.picture, target_map(scene)
 
     def load(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

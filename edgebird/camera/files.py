@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import logging
-import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy as np
 
 from edgebird.camera.opencv import open_quietly, silence_opencv
 from edgebird.errors import CameraError
+from edgebird.native_messages import collected
 from edgebird.structures import Frame, Image
 
 log = logging.getLogger(__name__)
@@ -39,7 +37,6 @@ _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 # what libjpeg, libpng and OpenCV 4 begin their lines with
 _DECODER_LINE = re.compile(rb"Corrupt JPEG|Premature|libpng|imdecode_|Unsupported|Invalid|\n")
-_stderr_lock = threading.Lock()
 
 
 def list_pictures(source: str) -> list[Path]:
@@ -87,7 +84,7 @@ def read_picture(path: Path) -> Image:
     if flaw := _flaw(data):
         raise CameraError(f"picture {path} {flaw}")
     silence_opencv()
-    with _decoder_messages() as messages:
+    with collected(_DECODER_LINE) as messages:
         try:
             bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error as error:
@@ -263,23 +260,3 @@ def _flaw(data: bytes) -> str | None:
     if width_px * height_px > _MAX_PIXELS:
         return f"is too large: {width_px} x {height_px} pixels"
     return None
-
-
-@contextlib.contextmanager
-def _decoder_messages() -> Iterator[list[str]]:
-    """Collect what the picture libraries write straight to stderr; what others write goes on."""
-    messages: list[str] = []
-    with _stderr_lock, tempfile.TemporaryFile() as file:
-        stderr = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield messages
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            file.seek(0)
-            for line in file:
-                if _DECODER_LINE.match(line):
-                    messages.append(line.decode(errors="replace").strip())
-                else:
-                    os.write(2, line)
