@@ -251,7 +251,7 @@ def watch(mqtt: str | None, device: str, as_json: bool) -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.option("--seconds", default=30.0, show_default=True, type=click.FloatRange(5, 3600))
+@click.option("--seconds", default=27.0, show_default=True, type=click.FloatRange(5, 3600))
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other visits.")
 @click.option("--save", default="snapshots", show_default=True, help="Folder for snapshots.")
 def demo(seconds: float, seed: int, save: str) -> None:
