@@ -72,16 +72,16 @@ def detect_on_camera(
         if total and max_frames:
             total = min(total, max_frames)
         run(
-            camera,
-            name,
-            Patrol() if total is None else scan_everything,
-            detector,
-            config.detector.threshold or model.card.threshold,
-            Tracker(TrackerSettings(**msgspec.structs.asdict(config.tracker))),
-            Visits(name, VisitSettings(**msgspec.structs.asdict(config.visits))),
-            snapshots,
-            sinks,
-            summary,
+            camera=camera,
+            camera_name=name,
+            plan=Patrol() if total is None else scan_everything,
+            detector=detector,
+            threshold=config.detector.threshold or model.card.threshold,
+            tracker=Tracker(TrackerSettings(**msgspec.structs.asdict(config.tracker))),
+            visits=Visits(name, VisitSettings(**msgspec.structs.asdict(config.visits))),
+            snapshots=snapshots,
+            sinks=sinks,
+            summary=summary,
             max_frames=max_frames,
             on_frame=cleanup.enter_context(progress(total or 0)),
         )

@@ -34,6 +34,7 @@ class Summary:
 
 
 def run(
+    *,
     camera: Camera,
     camera_name: str,
     plan: RegionPlan,
@@ -44,7 +45,6 @@ def run(
     snapshots: Snapshots | None,
     sinks: Sequence[Sink],
     summary: Summary,
-    *,
     max_frames: int | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> None:

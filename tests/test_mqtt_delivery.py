@@ -19,6 +19,7 @@ import pytest
 from conftest import Mosquitto, eventually
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
+from test_mqtt import MODEL_SHA256, START_UTC_S, visit_changed
 
 from edgebird.mqtt.connection import BrokerAddress
 from edgebird.mqtt.payloads import decode, utc_iso
@@ -30,28 +31,7 @@ from edgebird.structures import (
     FrameProcessed,
     Track,
     TrackState,
-    Visit,
-    VisitChanged,
 )
-
-MODEL_SHA256 = "9b" * 32
-START_UTC_S = 1_741_944_605.12
-
-
-def visit_changed(number: int, kind: str = "start") -> VisitChanged:
-    ended_utc_s = START_UTC_S + number + 42.5 if kind == "end" else None
-    visit = Visit(
-        id=f"visit{number}",
-        camera="Feeder 0",
-        started_utc_s=START_UTC_S + number,
-        duration_s=42.5 if kind == "end" else 0.0,
-        ended_utc_s=ended_utc_s,
-        peak_count=2,
-        best_score=0.91239,
-        best_xyxy=(64.04, 48.0, 128.0, 96.0),
-        frame_size=(640, 480),
-    )
-    return VisitChanged(kind, visit)
 
 
 def frame_processed(states: list[TrackState]) -> FrameProcessed:

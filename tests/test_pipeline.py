@@ -37,20 +37,21 @@ def replay(
     plan: RegionPlan = scan_whole,
     threshold: float = 0.6,
     snapshots: Snapshots | None = None,
+    sink: MemorySink | None = None,
     max_frames: int | None = None,
 ) -> tuple[MemorySink, Summary]:
-    sink, summary = MemorySink(), Summary()
+    sink, summary = sink or MemorySink(), Summary()
     run(
-        camera,
-        "feeder",
-        plan,
-        ConvDetector(FakeInterpreter(half_side_px=12), card()),
-        threshold,
-        Tracker(TrackerSettings(sure_score=1.0)),
-        Visits("feeder", VisitSettings(quiet_s=1.0)),
-        snapshots,
-        [sink],
-        summary,
+        camera=camera,
+        camera_name="feeder",
+        plan=plan,
+        detector=ConvDetector(FakeInterpreter(half_side_px=12), card()),
+        threshold=threshold,
+        tracker=Tracker(TrackerSettings(sure_score=1.0)),
+        visits=Visits("feeder", VisitSettings(quiet_s=1.0)),
+        snapshots=snapshots,
+        sinks=[sink],
+        summary=summary,
         max_frames=max_frames,
     )
     return sink, summary
@@ -92,22 +93,11 @@ class BreakingCamera(FakeCamera):
 
 
 def test_a_camera_that_fails_still_ends_the_visit() -> None:
-    sink, summary = MemorySink(), Summary()
+    sink = MemorySink()
     with pytest.raises(CameraError, match="cable"):
-        run(
-            BreakingCamera([BIRD] * 4),
-            "feeder",
-            scan_whole,
-            ConvDetector(FakeInterpreter(half_side_px=12), card()),
-            0.6,
-            Tracker(TrackerSettings()),
-            Visits("feeder", VisitSettings()),
-            None,
-            [sink],
-            summary,
-        )
+        replay(BreakingCamera([BIRD] * 4), sink=sink)
     assert [change.kind for change in visits(sink)] == ["start", "end"]
-    assert summary.frames == 4
+    assert len(sink.events) == 4 + 2
 
 
 def read_rgb(path: str) -> Image:
@@ -122,20 +112,10 @@ def test_the_snapshot_is_there_when_the_alert_comes(tmp_path: Path) -> None:
             if isinstance(event, VisitChanged):
                 seen.append(Path(str(event.visit.snapshot)).is_file())
 
-    run(
-        FakeCamera([BIRD] * 3),
-        "feeder",
-        scan_whole,
-        ConvDetector(FakeInterpreter(half_side_px=12), card()),
-        0.6,
-        Tracker(TrackerSettings()),
-        Visits("feeder", VisitSettings()),
-        Snapshots(tmp_path / "new" / "folder"),
-        [Checking()],
-        Summary(),
-    )
+    folder = tmp_path / "new" / "folder"
+    replay(FakeCamera([BIRD] * 3), snapshots=Snapshots(folder), sink=Checking())
     assert seen == [True, True]
-    [picture] = (tmp_path / "new" / "folder").iterdir()
+    [picture] = folder.iterdir()
     assert read_rgb(str(picture)).shape == BIRD.shape
 
 
