@@ -160,4 +160,39 @@ class VisitChanged:
     best_image: Image | None = None
 
 
-Event = FrameProcessed | VisitChanged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Event: how a camera and its loop are doing. None stands for what is not known.
+
+    Args:
+        camera: its name.
+        utc_s: when this was so.
+        fps: frames processed a second, over the time since the last report.
+        inference_ms: median time in the detector for a frame.
+        frame_age_s: time since the newest frame was captured.
+        dropped_frames: frames that were replaced by newer ones before they were looked at, in all.
+        faults: what is wrong with the camera now, in one word each: ``lost``, ``frozen``, ...
+        temperature_c: of the processor.
+        load_1min: the system's load average.
+        memory_mib: resident memory of this process.
+        disk_used_mb: what edgebird keeps on disk.
+        written_mb_per_day: what it writes there a day, from the rate so far.
+        last_error: the latest problem as one line.
+    """
+
+    camera: str
+    utc_s: float
+    fps: float | None = None
+    inference_ms: float | None = None
+    frame_age_s: float | None = None
+    dropped_frames: int = 0
+    faults: tuple[str, ...] = ()
+    temperature_c: float | None = None
+    load_1min: float | None = None
+    memory_mib: float | None = None
+    disk_used_mb: float | None = None
+    written_mb_per_day: float | None = None
+    last_error: str | None = None
+
+
+Event = FrameProcessed | VisitChanged | Health

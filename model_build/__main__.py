@@ -59,7 +59,7 @@ def fetch(packs: Path, data: Path) -> None:
     copied. What is there already is not made again.
     """
     from model_build.cutouts import write_cutouts
-    from model_build.datasets import load_packs
+    from model_build.datasets import load_packs, objects_of
 
     data.mkdir(parents=True, exist_ok=True)
     link = data / "packs"
@@ -80,14 +80,19 @@ def fetch(packs: Path, data: Path) -> None:
         ("nest box frames", gathered.nestbox),
     ):
         click.echo(f"{len(examples):6d} {name}")
-    for split, boxed, crops in (
-        ("validation", gathered.boxed_validation, []),
-        ("train", gathered.boxed_train, gathered.crops_train),
+    objects = {
+        "validation": objects_of(gathered.boxed_validation, gathered.distractors_validation),
+        "train": objects_of(gathered.boxed_train, gathered.distractors_train),
+    }
+    for name, boxed, crops in (
+        ("cutouts_validation", gathered.boxed_validation, []),
+        ("cutouts_train", gathered.boxed_train, gathered.crops_train),
+        ("objects_validation", [], objects["validation"]),
+        ("objects_train", [], objects["train"]),
     ):
-        path = data / f"cutouts_{split}.zip"
+        path = data / f"{name}.zip"
         if not path.exists():
-            count = write_cutouts(boxed, crops, path)
-            click.echo(f"{count:6d} birds cut out for {split}")
+            click.echo(f"{write_cutouts(boxed, crops, path):6d} {name} cut out")
 
 
 @main.command()
@@ -217,16 +222,18 @@ def _load(data: Path):
 
     try:
         packs = load_packs(data / "packs")
-        cutouts = {s: read_cutouts(data / f"cutouts_{s}.zip") for s in ("train", "validation")}
+        names = ("cutouts_train", "cutouts_validation", "objects_train")
+        cutouts = {name: read_cutouts(data / f"{name}.zip") for name in names}
     except (FileNotFoundError, ValueError) as error:
         raise click.ClickException(f"{error}; first: python -m model_build fetch PACKS") from None
     material = Material(
         birds=[e for e in packs.boxed_train if len(e.fractions)],
         empties=[e for e in packs.boxed_train if not len(e.fractions)],
-        cutouts=cutouts["train"],
+        cutouts=cutouts["cutouts_train"],
+        objects=cutouts["objects_train"],
         distractors=packs.distractors_train,
     )
-    return packs, material, cutouts["validation"]
+    return packs, material, cutouts["cutouts_validation"]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Three kinds, since packs show large centred birds and feeders small ones, dark a
 - **mosaic**: four photos (or parts of them) side by side, so that birds come small and off-centre
   (Bochkovskiy et al., 2020, arXiv:2004.10934);
 - **paste**: birds cut out of their photos (`cutouts`) on bird-free backgrounds, each with its own
-  light, some backlit, half hidden or cut by the border, among things that are no birds.
+  light, some backlit, behind twigs and leaves or cut by the border, among things that are no birds
+  (objects cut out in the same way, drawn leaves and twigs, patches of photos).
 
 The last third of the work is the camera's: exposure, colour cast, grey pictures, blur, noise and
 compression, applied to the whole.
@@ -54,12 +55,14 @@ class Material:
         birds: photos with boxes.
         empties: bird-free photos.
         cutouts: encoded RGBA pictures of birds.
+        objects: encoded RGBA pictures of things that are no birds, cut out in the same way.
         distractors: small pictures of things that are no birds.
     """
 
     birds: Sequence[Example]
     empties: Sequence[Example]
     cutouts: Sequence[bytes]
+    objects: Sequence[bytes]
     distractors: Sequence[Example]
     _decoded: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -140,9 +143,9 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
     backlit = rng.random() < 0.35
     if backlit:
         canvas = _brightened(canvas, rng.uniform(1.1, 1.9), rng.uniform(0, 40))
-    for _ in range(rng.choice([0, 1, 2, 4], p=[0.4, 0.3, 0.2, 0.1])):
-        distractor = _soft_patch(rng, material.decode(_pick(rng, material.distractors)))
-        paste(rng, canvas, distractor, _log_uniform(rng, 0.07, 0.45) * size, backlit, [])
+    for _ in range(rng.choice([0, 1, 2, 4], p=[0.3, 0.3, 0.25, 0.15])):
+        longest = _log_uniform(rng, 0.065, 0.5) * size
+        paste(rng, canvas, distractor(rng, material), longest, backlit, [])
     boxes, ignored = [], []
     for _ in range(rng.choice([0, 1, 2, 3, 5], p=[0.15, 0.45, 0.22, 0.13, 0.05])):
         bird = decode_cutout(_pick(rng, material.cutouts))
@@ -151,6 +154,18 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
         if pasted is not None:
             (boxes if pasted.visible_share >= COUNTED_SHARE else ignored).append(pasted.box)
     return Scene(canvas, _as_boxes(boxes), _as_boxes(ignored))
+
+
+def distractor(rng: Generator, material: Material) -> np.ndarray:
+    """RGBA: something that is no bird but is pasted like one, so that neither a soft outline nor a
+    dark shape alone says "bird".
+    """
+    choice = rng.random()
+    if choice < 0.5 and material.objects:
+        return decode_cutout(_pick(rng, material.objects))
+    if choice < 0.75:
+        return _leaf(rng)
+    return _soft_patch(rng, material.decode(_pick(rng, material.distractors)))
 
 
 def background(rng: Generator, material: Material, width: int, height: int) -> np.ndarray:
@@ -194,6 +209,7 @@ def paste(
     longest_px: float,
     backlit: bool,
     others: Sequence[np.ndarray],
+    hidden_share: float = 0.35,
 ) -> Pasted | None:
     """Paste a cut-out onto ``canvas`` in place, in light of its own and perhaps half hidden.
 
@@ -203,6 +219,7 @@ def paste(
         longest_px: of the pasted object.
         backlit: whether it stands against the light.
         others: boxes that it must not cover.
+        hidden_share: how often twigs or leaves stand before it.
 
     Returns:
         None where no free place was found or nothing of it shows.
@@ -227,14 +244,16 @@ def paste(
     alpha = rgba[..., 3].astype(np.float32) * (rng.uniform(0.9, 1.0) / 255)
     whole = float(alpha.sum())
     if rng.random() < 0.3:
-        alpha = alpha * _hiding_mask(rng, w, h)
-    if rng.random() < 0.3:
         sigma = rng.uniform(0.4, 0.02 * longest_px + 0.5)
         colour, alpha = (cv2.GaussianBlur(a, (0, 0), sigma) for a in (colour, alpha))
+    if rng.random() < hidden_share:
+        hidden = _grow_before(rng, canvas, (x, y, x + w, y + h), backlit)
+    else:
+        hidden = np.zeros((height, width), np.float32)
 
     left, top, right, bottom = max(0, x), max(0, y), min(width, x + w), min(height, y + h)
     inside = (slice(top - y, bottom - y), slice(left - x, right - x))
-    shown = alpha[inside]
+    shown = alpha[inside] * (1 - hidden[top:bottom, left:right])
     visible = shown > 0.4
     share = float(shown.sum()) / max(whole, 1e-6)
     if share < NOTICEABLE_SHARE or not visible.any():
@@ -261,27 +280,78 @@ def _relit(rng: Generator, colour: np.ndarray, backlit: bool) -> np.ndarray:
     return (mean + (colour - mean) * rng.uniform(0.6, 1.2)) * gain + rng.uniform(-15, 20)
 
 
-def _hiding_mask(rng: Generator, w: int, h: int) -> np.ndarray:
-    """float32 (h, w): 0 where something stands before the object (a twig, a leaf, a perch)."""
-    mask = np.ones((h, w), np.float32)
-    longest = max(w, h)
+def _grow_before(
+    rng: Generator, canvas: np.ndarray, box: tuple[int, int, int, int], backlit: bool
+) -> np.ndarray:
+    """Draw twigs and leaves on the canvas, in place, where they will stand before an object.
+
+    They reach beyond the object's box: if they ended there, they would give it away.
+
+    Returns:
+        float32 (H, W): 1 where the object is hidden by them.
+    """
+    left, top, right, bottom = box
+    longest = max(right - left, bottom - top)
+    mask = np.zeros(canvas.shape[:2], np.float32)
     for _ in range(rng.integers(1, 4)):
-        centre = (int(rng.uniform(0, w)), int(rng.uniform(0, h)))
-        if rng.random() < 0.5:
-            angle = rng.uniform(0, 2 * np.pi)
-            reach = np.array([np.cos(angle), np.sin(angle)]) * 2 * longest
-            ends = [tuple(int(v) for v in centre + side * reach) for side in (-1, 1)]
-            cv2.line(mask, ends[0], ends[1], 0.0, max(1, int(longest * rng.uniform(0.03, 0.12))))
+        centre = np.array([rng.uniform(left, right), rng.uniform(top, bottom)])
+        angle = rng.uniform(0, 2 * np.pi)
+        if rng.random() < 0.55:
+            reach = np.array([np.cos(angle), np.sin(angle)]) * longest * rng.uniform(0.8, 5)
+            bend = centre + rng.normal(0, 0.15 * longest, 2)
+            path = np.array([centre - reach, bend, centre + reach * rng.uniform(0.3, 1)])
+            width = max(1, int(longest * rng.uniform(0.03, 0.13)))
+            cv2.polylines(mask, [path.astype(np.int32)], False, 1.0, width)
         else:
-            axes = tuple(max(1, int(longest * rng.uniform(0.05, 0.25))) for _ in range(2))
-            cv2.ellipse(mask, centre, axes, rng.uniform(0, 180), 0, 360, 0.0, -1)
-    return cv2.GaussianBlur(mask, (0, 0), 0.7)
+            outline = _leaf_outline(rng, longest * rng.uniform(0.2, 0.8)) @ _rotation(angle)
+            cv2.fillPoly(mask, [(outline + centre).astype(np.int32)], 1.0)
+    mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 1.2))
+    colour = _relit(rng, _plant_colour(rng), backlit)
+    canvas[:] = (canvas + (colour - canvas) * mask[..., None]).clip(0, 255)
+    return mask
+
+
+def _leaf(rng: Generator) -> np.ndarray:
+    """RGBA: a drawn leaf or a few on a twig."""
+    side = 96
+    alpha = np.zeros((side, side), np.uint8)
+    if rng.random() < 0.4:
+        twig = np.cumsum(rng.normal(0, 22, (5, 2)), axis=0) + side / 2
+        cv2.polylines(alpha, [twig.astype(np.int32)], False, 255, int(rng.integers(2, 9)))
+    for _ in range(rng.integers(1, 5)):
+        outline = _leaf_outline(rng, side * rng.uniform(0.3, 0.95))
+        middle = side * (0.5 + rng.normal(0, 0.13, 2))
+        turned = outline @ _rotation(rng.uniform(0, 2 * np.pi)) + middle
+        cv2.fillPoly(alpha, [turned.astype(np.int32)], 255)
+    shade = cv2.resize(rng.normal(1, 0.2, (4, 4)).astype(np.float32), (side, side))
+    picture = (_plant_colour(rng) * shade[..., None]).clip(0, 255).astype(np.uint8)
+    x, y, w, h = cv2.boundingRect(alpha)
+    alpha = cv2.GaussianBlur(alpha, (0, 0), 1.0)
+    return np.dstack([picture, alpha])[y : y + h, x : x + w]
+
+
+def _leaf_outline(rng: Generator, length: float) -> np.ndarray:
+    """Points (N, 2) around the origin: pointed at both ends, or lobed."""
+    t = np.linspace(-1, 1, 12)
+    half_width = length * rng.uniform(0.12, 0.4) * (1 - np.abs(t) ** rng.uniform(1.2, 2.5))
+    half_width = half_width * (1 + rng.uniform(0, 0.35) * np.cos(t * rng.uniform(2, 14)))
+    upper = np.stack([t * length / 2, half_width], axis=1)
+    return np.concatenate([upper, upper[::-1] * [1, -1]])
+
+
+def _plant_colour(rng: Generator) -> np.ndarray:
+    """A green, brown or grey, float32 (1, 1, 3)."""
+    base = [(70, 110, 45), (150, 175, 70), (95, 75, 55), (150, 115, 70), (120, 118, 112)]
+    colour = np.array(base[int(rng.integers(len(base)))]) * rng.uniform(0.4, 1.3)
+    return (colour + rng.normal(0, 10, 3)).clip(0, 255).astype(np.float32)[None, None]
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def _soft_patch(rng: Generator, picture: np.ndarray) -> np.ndarray:
-    """RGBA: the middle of a picture with a soft outline like a cut-out's, so that a soft outline
-    alone does not say "bird".
-    """
+    """RGBA: the middle of a picture with a soft outline."""
     height, width = picture.shape[:2]
     alpha = np.zeros((height, width), np.uint8)
     count = int(rng.integers(6, 12))

@@ -1,8 +1,9 @@
-"""Birds cut out of their photos, with soft edges.
+"""Birds, and things that are no birds, cut out of their photos with soft edges.
 
 A feeder's birds are small and dark against leaves, a photo pack's large and centred. Pasting birds
 on other backgrounds closes the gap, but only if the paste's edge does not give it away: so each
-bird is cut along its outline (GrabCut, Rother et al., 2004) and the outline is feathered.
+bird is cut along its outline (GrabCut, Rother et al., 2004) and the outline is feathered. Other
+animals and things are cut out in the same way, so that an outline alone does not say "bird".
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def cut_out(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
 
 
 def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path) -> int:
-    """Cut the birds out of ``boxed`` pictures (with boxes) and of ``crops`` (one bird each, the
-    box unknown but nearly the picture) and write them to a zip of PNG files.
+    """Cut what is in ``boxed`` pictures (with boxes) and in ``crops`` (one thing each, the box
+    unknown but nearly the picture) out, and write it to a zip of PNG files.
 
     Returns:
         How many were good enough to keep.
@@ -104,8 +105,8 @@ def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path
     count = 0
     partial = path.with_suffix(".partial")
     with zipfile.ZipFile(partial, "w") as archive, ThreadPoolExecutor() as pool:
-        for birds in tqdm(pool.map(cut, examples), "cutting birds out", len(examples)):
-            for name, encoded in birds:
+        for things in tqdm(pool.map(cut, examples), path.stem, len(examples)):
+            for name, encoded in things:
                 archive.writestr(name, encoded)
                 count += 1
     partial.rename(path)

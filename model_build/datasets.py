@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -160,7 +160,13 @@ class Packs:
     boxed_validation: list[Example]
     crops_train: list[Example]
     distractors_train: list[Example]
+    distractors_validation: list[Example]
     nestbox: list[Example]
+
+
+def objects_of(boxed: Iterable[Example], distractors: Iterable[Example]) -> list[Example]:
+    """The pictures that show one thing each, which is no bird: ImageNet's and Tiny-ImageNet's."""
+    return [*(e for e in boxed if e.name.startswith("imagenet_samples/")), *distractors]
 
 
 def load_packs(folder: Path) -> Packs:
@@ -187,5 +193,6 @@ def load_packs(folder: Path) -> Packs:
         boxed_validation=[e for e in boxed if is_validation(split_key(e.stem))],
         crops_train=[e for e in crops if not is_validation(species_of(e.stem))],
         distractors_train=[e for e in distractors if not is_validation(e.stem)],
+        distractors_validation=[e for e in distractors if is_validation(e.stem)],
         nestbox=load_boxed(pack("nestbox_pi_camera")),
     )

@@ -56,6 +56,7 @@ def validation_sets(packs: Packs, cutouts: Sequence[bytes]) -> list[ValidationSe
         birds=[e for e in packs.boxed_validation if len(e.fractions)],
         empties=[e for e in packs.boxed_validation if not len(e.fractions)],
         cutouts=cutouts,
+        objects=[],
         distractors=[],
     )
 

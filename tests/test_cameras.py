@@ -495,11 +495,12 @@ def test_picture_libraries_print_nothing_and_others_still_can(tmp_path: Path) ->
     path = cut_in_half(write(tmp_path / "cut.png", busy_picture()))
     script = (
         "import os, sys, pathlib\n"
-        "from edgebird.camera.files import _decoder_messages, read_picture\n"
+        "from edgebird.camera.files import _DECODER_LINE, read_picture\n"
         "from edgebird.errors import CameraError\n"
+        "from edgebird.native_messages import collected\n"
         "try: read_picture(pathlib.Path(sys.argv[1]))\n"
         "except CameraError: pass\n"
-        "with _decoder_messages(): os.write(2, b'from another thread\\n')\n"
+        "with collected(_DECODER_LINE): os.write(2, b'from another thread\\n')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)], capture_output=True, check=True, timeout=60

@@ -115,7 +115,7 @@ def test_what_is_no_tflite_file_is_refused(copied: Path) -> None:
         ({"input_size_px": [320, 320]}, "its card says"),
         ({"stride_px": 16}, "its card says"),
         ({"outputs": ["objectness"]}, "its card names 1"),
-        ({"outputs": ["objectness", "colour"]}, "unknown output 'colour'"),
+        ({"outputs": ["colour", "colour"]}, "unknown output 'colour'"),
         ({"outputs": ["box", "box"]}, "its card"),
     ],
 )

@@ -66,7 +66,7 @@ def material() -> Material:
         assert rgba is not None
         cutouts.append(cv2.imencode(".png", rgba[..., [2, 1, 0, 3]])[1].tobytes())
     empties = [example(i, bird=False) for i in range(100, 103)]
-    return Material(birds, empties, cutouts, empties)
+    return Material(birds, empties, cutouts, cutouts[:2], empties)
 
 
 # --- data sets
@@ -158,7 +158,13 @@ def test_cutouts_are_written_and_read_back(tmp_path: Path) -> None:
 
 
 def test_a_scene_depends_on_its_seed_and_number_only(material: Material) -> None:
-    fresh = Material(material.birds, material.empties, material.cutouts, material.distractors)
+    fresh = Material(
+        material.birds,
+        material.empties,
+        material.cutouts,
+        material.objects,
+        material.distractors,
+    )
     training_scene(1, 99, fresh, 96)
     for number in range(12):
         one, two = training_scene(1, number, material, 96), training_scene(1, number, fresh, 96)
@@ -185,11 +191,11 @@ def test_scenes_are_pictures_with_boxes_inside(material: Material) -> None:
     assert max(counts) >= 3
 
 
-def test_a_paste_changes_its_box_and_nothing_else(material: Material) -> None:
+def test_a_paste_with_nothing_before_it_changes_its_box_only(material: Material) -> None:
     rng = np.random.default_rng(1)
     for _ in range(30):
         canvas = np.full((80, 100, 3), 255, np.uint8)
-        pasted = paste(rng, canvas, decode_cutout(material.cutouts[0]), 30, False, [])
+        pasted = paste(rng, canvas, decode_cutout(material.cutouts[0]), 30, False, [], 0.0)
         changed = (canvas != 255).any(axis=2)
         if pasted is None:
             continue

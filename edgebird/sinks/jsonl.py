@@ -30,7 +30,8 @@ def picture_record(
 
 
 class JsonLinesSink:
-    """Writes each event as one line and flushes it, so that a reader sees it at once.
+    """Writes each frame and each change of a visit as one line and flushes it, so that a reader
+    sees it at once.
 
     The stream belongs to the caller and is not closed. When its reader is gone (``| head``),
     BrokenPipeError leaves ``emit`` and ``write``: there is nobody left to work for.
@@ -47,7 +48,7 @@ class JsonLinesSink:
         """
         if isinstance(event, FrameProcessed):
             self.write(frame_record(event))
-        else:
+        elif isinstance(event, VisitChanged):
             self.write(visit_record(event))
 
     def write(self, record: dict[str, Any]) -> None:

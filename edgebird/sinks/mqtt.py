@@ -6,7 +6,7 @@ from edgebird.mqtt.connection import BrokerAddress
 from edgebird.mqtt.payloads import encode, visit_payload
 from edgebird.mqtt.publisher import Publisher
 from edgebird.mqtt.topics import Topics
-from edgebird.structures import Event, FrameProcessed, TrackState
+from edgebird.structures import Event, FrameProcessed, TrackState, VisitChanged
 
 
 class MqttSink:
@@ -42,7 +42,7 @@ class MqttSink:
             if birds != self._birds:
                 self._birds = birds
                 self._publish_birds()
-        else:
+        elif isinstance(event, VisitChanged):
             payload = visit_payload(
                 event,
                 device=self._topics.device,
