@@ -15,12 +15,13 @@ import msgspec
 from edgebird.annotate import make_folder
 from edgebird.camera import Camera, open_camera
 from edgebird.camera.files import PictureSequence, list_pictures
-from edgebird.config import Config
+from edgebird.config import Config, state_folder
+from edgebird.controls import Controls
 from edgebird.detector.conv import ConvDetector
 from edgebird.errors import UsageError
 from edgebird.interpreter import TfliteInterpreter, default_threads
 from edgebird.model import DEFAULT_DETECTOR, Model, load_model
-from edgebird.mqtt.connection import BrokerAddress, parse_broker_url
+from edgebird.mqtt.address import BrokerAddress, broker_address
 from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, scan_pictures
 from edgebird.pipeline import Summary, run
@@ -58,15 +59,16 @@ def detect_on_camera(
     source = str(config.camera.source)
     name = slug(config.camera.name or camera_name(source))
     # What can be wrong without a camera is found out before one is opened.
-    broker = None if config.mqtt.url is None else parse_broker_url(config.mqtt.url)
+    broker = None if config.mqtt.url is None else broker_address(config.mqtt)
     model, detector = _open_detector(config)
+    controls = Controls(config.detector.threshold or model.card.threshold)
     snapshots = None if config.output.save is None else Snapshots(Path(config.output.save))
     camera = open_camera(source, fps=config.camera.fps, size=config.camera.size)
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(camera))
         cleanup.enter_context(_closed_by_signals(camera))
         if broker is not None:
-            mqtt_sink = _mqtt_sink(config, broker, name, model)
+            mqtt_sink = _mqtt_sink(config, broker, name, model, controls)
             sinks = [*sinks, cleanup.enter_context(closing(mqtt_sink))]
         total = camera.frame_count
         if total and max_frames:
@@ -76,7 +78,7 @@ def detect_on_camera(
             camera_name=name,
             plan=Patrol() if total is None else scan_everything,
             detector=detector,
-            threshold=config.detector.threshold or model.card.threshold,
+            controls=controls,
             tracker=Tracker(TrackerSettings(**msgspec.structs.asdict(config.tracker))),
             visits=Visits(name, VisitSettings(**msgspec.structs.asdict(config.visits))),
             snapshots=snapshots,
@@ -141,9 +143,22 @@ def _open_detector(config: Config) -> tuple[Model, ConvDetector]:
     return model, ConvDetector(interpreter, model.card)
 
 
-def _mqtt_sink(config: Config, broker: BrokerAddress, camera: str, model: Model) -> MqttSink:
-    device = config.mqtt.device or default_device()
-    return MqttSink(broker, device=device, camera=camera, model_sha256=model.card.sha256)
+def _mqtt_sink(
+    config: Config, broker: BrokerAddress, camera: str, model: Model, controls: Controls
+) -> MqttSink:
+    settings = config.mqtt
+    return MqttSink(
+        broker,
+        device=settings.device or default_device(),
+        camera=camera,
+        model_sha256=model.card.sha256,
+        controls=controls,
+        state=state_folder(settings.state),
+        source=str(config.camera.source),
+        discovery=settings.discovery,
+        discovery_prefix=settings.discovery_prefix,
+        detections_per_s=settings.detections_per_s,
+    )
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from edgebird.camera import Camera
+from edgebird.controls import Controls
 from edgebird.detector import Detector
 from edgebird.schedule import RegionPlan
 from edgebird.sinks import Sink
 from edgebird.snapshots import Snapshots
-from edgebird.structures import FrameProcessed, Track, VisitChanged
+from edgebird.structures import Detections, FrameProcessed, SnapshotTaken, Track, VisitChanged
 from edgebird.tracker import Tracker
 from edgebird.visits import Visits
 
@@ -39,7 +40,7 @@ def run(
     camera_name: str,
     plan: RegionPlan,
     detector: Detector,
-    threshold: float,
+    controls: Controls,
     tracker: Tracker,
     visits: Visits,
     snapshots: Snapshots | None,
@@ -70,11 +71,16 @@ def run(
         for frame in camera.frames():
             started_s = time.perf_counter()
             regions = plan(*frame.size, tracks)
-            detections = detector.detect(frame.image, regions, threshold=threshold)
+            detections = Detections.none()
+            if controls.enabled:
+                detections = detector.detect(frame.image, regions, threshold=controls.threshold)
             detect_ms = (time.perf_counter() - started_s) * 1000
             tracks = tracker.update(detections, frame.monotonic_s)
+            snapshot = controls.take_snapshot()
             for sink in sinks:
                 sink.emit(FrameProcessed(camera_name, frame, detections, tracks, detect_ms))
+                if snapshot:
+                    sink.emit(SnapshotTaken(camera_name, frame))
             report(visits.update(frame, tracks))
             summary.frames += 1
             summary.detect_ms.append(detect_ms)

@@ -160,6 +160,14 @@ class VisitChanged:
     best_image: Image | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SnapshotTaken:
+    """Event: the frame at hand, which somebody asked for."""
+
+    camera: str
+    frame: Frame
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """Event: how a camera and its loop are doing. None stands for what is not known.
@@ -195,4 +203,4 @@ class Health:
     last_error: str | None = None
 
 
-Event = FrameProcessed | VisitChanged | Health
+Event = FrameProcessed | VisitChanged | SnapshotTaken | Health

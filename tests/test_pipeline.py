@@ -11,6 +11,7 @@ import pytest
 from test_conv_detector import card, scene
 
 from edgebird.camera import Camera
+from edgebird.controls import Controls
 from edgebird.detector.conv import ConvDetector
 from edgebird.errors import CameraError
 from edgebird.pipeline import Summary, run
@@ -39,6 +40,7 @@ def replay(
     snapshots: Snapshots | None = None,
     sink: MemorySink | None = None,
     max_frames: int | None = None,
+    controls: Controls | None = None,
 ) -> tuple[MemorySink, Summary]:
     sink, summary = sink or MemorySink(), Summary()
     run(
@@ -46,7 +48,7 @@ def replay(
         camera_name="feeder",
         plan=plan,
         detector=ConvDetector(FakeInterpreter(half_side_px=12), card()),
-        threshold=threshold,
+        controls=controls or Controls(threshold),
         tracker=Tracker(TrackerSettings(sure_score=1.0)),
         visits=Visits("feeder", VisitSettings(quiet_s=1.0)),
         snapshots=snapshots,
