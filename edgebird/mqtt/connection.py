@@ -119,7 +119,7 @@ class Connection:
         on_acknowledged: Callable[[int, str | None], None] = lambda number, refusal: None,
         on_subscribed: Callable[[Sequence[str | None]], None] = lambda answers: None,
         on_problem: Callable[[str], None],
-        retry: Retry = Retry(),  # noqa: B008  (immutable)
+        retry: Retry = Retry(),
         quiet: bool = False,
     ) -> None:
         self.connected = False

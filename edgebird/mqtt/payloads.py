@@ -17,8 +17,8 @@ is the sha256 of the network. ``age_s`` is the time from the event to its public
 after an outage. Readers ignore keys they do not know, and drop an alert whose ``visit`` and
 ``event_type`` they have had: after an outage the latest may come twice.
 
-The schemas of all payloads are the files in ``schemas/``; ``python -m edgebird.mqtt.payloads`` writes
-them.
+The schemas of all payloads are the files in ``schemas/``; ``python -m edgebird.mqtt.payloads``
+writes them.
 """
 
 from __future__ import annotations
@@ -274,14 +274,14 @@ def decode(data: bytes | bytearray) -> VisitPayload:
 
 def schemas() -> dict[str, dict[str, Any]]:
     """The JSON Schema of each payload, by the last level of its topic."""
-    types = {
+    payloads = {
         "visit": VisitPayload,
         "detections": DetectionsPayload,
         "health": HealthPayload,
         "snapshot": SnapshotPayload,
     }
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {name: dialect | msgspec.json.schema(type) for name, type in types.items()}
+    return {name: dialect | msgspec.json.schema(kind) for name, kind in payloads.items()}
 
 
 if __name__ == "__main__":
