@@ -100,7 +100,8 @@ def retained(address: BrokerAddress, device: str) -> dict[str, str]:
     eventually(lambda: messages and messages[-1].topic.endswith("/marker"))
     client.disconnect()
     client.loop_stop()
-    return {m.topic.split("/", 2)[2]: m.payload.decode() for m in messages if m.retain}
+    kept = [message for message in messages if message.retain]
+    return {m.topic.split("/", 2)[2]: m.payload.decode(errors="replace") for m in kept}
 
 
 def new_sink(address: BrokerAddress, device: str) -> MqttSink:
