@@ -7,6 +7,7 @@ import logging
 import time
 from datetime import date, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -118,6 +119,8 @@ class MqttSink:
         self._republish_s: float | None = None
         self._republished_s = -1e9
 
+        if source:  # a stream's address may hold a password
+            source = sha256(source.encode()).hexdigest()
         renamed: Topics | None = None
         path = None
         if state is not None:
