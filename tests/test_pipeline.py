@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from test_conv_detector import card, scene
 
 from edgebird.camera import Camera
 from edgebird.detector.conv import ConvDetector
 from edgebird.errors import CameraError
+from edgebird.motion import Motion
 from edgebird.pipeline import Summary, run
-from edgebird.schedule import Patrol, RegionPlan
+from edgebird.schedule import RegionPlan, ScanEverything
 from edgebird.snapshots import Snapshots
-from edgebird.structures import Frame, FrameProcessed, Image, Track, TrackState, VisitChanged
+from edgebird.structures import Frame, FrameProcessed, Image, Track, VisitChanged
 from edgebird.testing import FakeCamera, FakeInterpreter, MemorySink
-from edgebird.tiles import Region, tile_regions
+from edgebird.tiles import Region
 from edgebird.tracker import Tracker, TrackerSettings
 from edgebird.visits import Visits, VisitSettings
 
@@ -27,14 +27,15 @@ BIRD = scene()
 BIRD[32:48, 48:64] = 255  # one cell of the whole frame
 
 
-def scan_whole(width: int, height: int, tracks: Sequence[Track]) -> list[Region]:
-    return [(0, 0, width, height)]
+class ScanWhole(ScanEverything):
+    def regions(self, frame: Frame, motion: Motion, tracks: Sequence[Track]) -> list[Region]:
+        return [(0, 0, *frame.size)]
 
 
 def replay(
     camera: Camera,
     *,
-    plan: RegionPlan = scan_whole,
+    plan: RegionPlan | None = None,
     threshold: float = 0.6,
     snapshots: Snapshots | None = None,
     sink: MemorySink | None = None,
@@ -44,7 +45,7 @@ def replay(
     run(
         camera=camera,
         camera_name="feeder",
-        plan=plan,
+        plan=plan or ScanWhole(),
         detector=ConvDetector(FakeInterpreter(half_side_px=12), card()),
         threshold=threshold,
         tracker=Tracker(TrackerSettings(sure_score=1.0)),
@@ -128,35 +129,3 @@ def test_a_folder_that_vanishes_costs_the_picture_and_not_the_alert(
     sink, _ = replay(FakeCamera([BIRD] * 3 + [EMPTY] * 9 + [BIRD] * 3), snapshots=snapshots)
     assert [change.visit.snapshot for change in visits(sink)] == [None] * 4
     assert len([r for r in caplog.records if "without a picture" in r.getMessage()]) == 1
-
-
-def bird_at(left: float, top: float, side: float) -> Track:
-    box = (left, top, left + side, top + side)
-    return Track(1, box, 0.9, 2, 0.0, 1.0, 0.9, TrackState.CONFIRMED)
-
-
-def test_a_patrol_visits_every_tile_and_looks_at_the_whole_frame_each_time() -> None:
-    patrol, tiles = Patrol(), tile_regions(640, 480)
-    rounds = [patrol(640, 480, []) for _ in tiles]
-    assert all(regions[0] == (0, 0, 640, 480) for regions in rounds)
-    assert {region for regions in rounds for region in regions[1:]} == set(tiles)
-
-
-def test_a_patrol_follows_small_birds_closely_and_large_ones_not() -> None:
-    patrol = Patrol()
-    small = patrol(640, 480, [bird_at(400, 300, 30)])
-    assert len(small) == 3
-    left, top, right, bottom = small[1]
-    assert left < 400
-    assert top < 300
-    assert right > 430
-    assert bottom > 330
-    assert len(patrol(640, 480, [bird_at(100, 100, 300)])) == 2
-
-
-def test_a_still_small_bird_is_found_within_one_round_of_the_patrol() -> None:
-    tiny = np.zeros((240, 320, 3), np.uint8)
-    tiny[120:146, 200:226] = 255  # fades in the whole frame, stands out in a tile
-    count = len(tile_regions(320, 240))
-    sink, _ = replay(FakeCamera([tiny] * (count + 2)), plan=Patrol(), threshold=0.3)
-    assert [change.kind for change in visits(sink)] == ["start", "end"]

@@ -1,0 +1,183 @@
+"""Where something moves: seen on a small picture of the frame's brightness, at almost no cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebird.structures import Box, Boxes, Frame, Image, Track
+from edgebird.zones import Zones
+
+LUMA_WIDTH_PX = 160
+
+# The model forgets what it has seen once within this time: a bird that keeps still for longer
+# becomes part of the scene (and goes on being followed by its detections).
+_MEMORY_S = 30.0
+# Areas that were in motion for this share of the last minutes, without a bird, are restless.
+_RESTLESS_SHARE = 0.05
+_RESTLESS_MEMORY_S = 120.0
+_MOSTLY = 0.7
+# More of the frame than this does not move at once: the light has changed, or the camera.
+_LIGHT_CHANGED_SHARE = 0.35
+_SETTLING_S = 1.5
+_MAX_REGIONS = 4
+
+# log(brightness): whatever multiplies the light adds a constant, which the subtraction of the
+# surroundings removes. The offset keeps the noise of dark pixels small.
+_LOG = np.log(np.arange(256, dtype=np.float32) + 16)
+_SURROUNDINGS = 31
+_CONTRAST = 96.0
+
+
+def small_luma(frame: Frame) -> Image:
+    """The frame's brightness, uint8, `LUMA_WIDTH_PX` on its longer side at most."""
+    luma = frame.image[..., 1] if frame.luma is None else frame.luma
+    height, width = luma.shape
+    # every n-th pixel first: the averaging that follows still sees plenty
+    step = max(1, max(width, height) // (2 * LUMA_WIDTH_PX))
+    luma = luma[::step, ::step]
+    scale = LUMA_WIDTH_PX / max(luma.shape)
+    if scale >= 1:
+        return np.ascontiguousarray(luma)
+    size = max(1, round(luma.shape[1] * scale)), max(1, round(luma.shape[0] * scale))
+    return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """What moved in one frame.
+
+    Args:
+        boxes: float32 (N, 4), around what moves, in pixels of the frame, largest first.
+        moving: bool (h, w), the small picture's pixels that move.
+        scale: from frame to small picture.
+        light_changed: the whole picture changed at once, which says nothing about birds.
+    """
+
+    boxes: Boxes
+    moving: NDArray[np.bool_]
+    scale: float
+    light_changed: bool = False
+
+    @staticmethod
+    def none() -> Motion:
+        """Nothing moves."""
+        return Motion(np.zeros((0, 4), np.float32), np.zeros((1, 1), bool), 1.0)
+
+    def share_of(self, box: Box) -> float:
+        """How much of a box, in pixels of the frame, moves: 0 to 1."""
+        left, top, right, bottom = (round(value * self.scale) for value in box)
+        part = self.moving[top : max(bottom, top + 1), left : max(right, left + 1)]
+        return float(part.mean()) if part.size else 0.0
+
+
+class MotionGate:
+    """Tells a bird from the light, the rain and the leaves, as far as brightness can.
+
+    A background model of OpenCV's (Zivkovic, 2004, Improved adaptive Gaussian mixture model) sees
+    the small picture with the light divided out: each pixel's log-brightness relative to its
+    surroundings. So clouds and automatic exposure leave it cold; a change of the whole picture at
+    once (lightning, a lamp) is waited out while the model settles. What moves all the time,
+    leaves in the wind, is learned as restless and then only counts where it reaches calm parts;
+    where birds are followed nothing is learned. Rain is thinner than the smallest bird.
+
+    Args:
+        zones: where motion counts, and of which size.
+    """
+
+    def __init__(self, zones: Zones) -> None:
+        self._zones = zones
+        self._shape = (0, 0)
+        self._last_s = self._settled_s = 0.0
+        self._frames = 0
+
+    def update(self, frame: Frame, luma: Image, tracks: Sequence[Track]) -> Motion:
+        """Take in one frame.
+
+        Args:
+            frame: its time and size.
+            luma: its `small_luma`.
+            tracks: the birds that were followed up to now.
+        """
+        if luma.shape != self._shape:
+            self._start(luma, frame.monotonic_s)
+        # a frame after a long pause is no reason to forget everything
+        step_s = min(max(frame.monotonic_s - self._last_s, 0.0), 1.0)
+        self._last_s = frame.monotonic_s
+        self._frames += 1
+        settling = frame.monotonic_s < self._settled_s
+        rate = max(step_s / _MEMORY_S, 1 / (self._frames + 1), 0.4 if settling else 0.0)
+        raw = self._model.apply(_without_light(luma), learningRate=min(rate, 1.0))
+        changed = np.asarray(cv2.morphologyEx(raw, cv2.MORPH_OPEN, _KERNEL), np.uint8)
+        scale = luma.shape[1] / frame.size[0]
+        if (changed > 0).mean() > _LIGHT_CHANGED_SHARE:
+            if not settling:
+                self._settled_s = frame.monotonic_s + _SETTLING_S
+            return Motion(np.zeros((0, 4), np.float32), np.zeros(self._shape, bool), scale, True)
+        if settling:
+            return Motion(np.zeros((0, 4), np.float32), np.zeros(self._shape, bool), scale, True)
+        restless = self._restless > _RESTLESS_SHARE
+        self._learn_restless(changed, tracks, scale, step_s)
+        counts = cv2.bitwise_and(changed, self._zones.drawn(*luma.shape[::-1]))
+        boxes, moving = self._blobs(np.asarray(counts), restless, scale, frame.size)
+        return Motion(boxes, moving, scale)
+
+    def _start(self, luma: Image, now_s: float) -> None:
+        self._shape = luma.shape
+        self._model = cv2.createBackgroundSubtractorMOG2(
+            history=500, varThreshold=25, detectShadows=False
+        )
+        self._restless = np.zeros(luma.shape, np.float32)
+        self._last_s = self._settled_s = now_s
+        self._frames = 0
+
+    def _learn_restless(
+        self, changed: Image, tracks: Sequence[Track], scale: float, step_s: float
+    ) -> None:
+        share = step_s / _RESTLESS_MEMORY_S
+        learned = np.asarray(cv2.dilate(changed, _KERNEL), np.uint8)
+        for track in tracks:
+            # with room around for wings and shadows
+            grow_px = 0.3 * (track.xyxy[2] - track.xyxy[0])
+            left, top, right, bottom = (round(value * scale) for value in track.xyxy)
+            grow = max(1, round(grow_px * scale))
+            learned[max(top - grow, 0) : bottom + grow, max(left - grow, 0) : right + grow] = 0
+        cv2.accumulateWeighted(learned.astype(np.float32) / 255, self._restless, share)
+
+    def _blobs(
+        self, changed: Image, restless: NDArray[np.bool_], scale: float, size: tuple[int, int]
+    ) -> tuple[Boxes, NDArray[np.bool_]]:
+        """Boxes in frame pixels around what moves together, and its pixels."""
+        near = cv2.dilate(changed, _KERNEL, iterations=2)
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(near)
+        moving = np.zeros(self._shape, bool)
+        boxes = []
+        for label in np.argsort(-stats[1:, cv2.CC_STAT_AREA])[: 4 * _MAX_REGIONS] + 1:
+            pixels = (labels == label) & (changed > 0)
+            if restless[pixels].mean() > _MOSTLY:
+                continue
+            left, top, width, height = stats[label, :4]
+            box = np.array([left + 2, top + 2, left + width - 2, top + height - 2]) / scale
+            if self._zones.fits(box[None].astype(np.float32), *size)[0]:
+                boxes.append(box)
+                moving |= pixels
+        return np.array(boxes[:_MAX_REGIONS], np.float32).reshape(-1, 4), moving
+
+
+_KERNEL = np.ones((3, 3), np.uint8)
+
+
+def _without_light(luma: Image) -> Image:
+    """Each pixel relative to its surroundings, which the strength of the light does not change.
+
+    This is the idea of homomorphic filtering (Oppenheim, Schafer and Stockham, 1968).
+    """
+    log = cv2.LUT(luma, _LOG)
+    detail = cv2.subtract(log, cv2.blur(log, (_SURROUNDINGS, _SURROUNDINGS)))
+    # no absolute value as convertScaleAbs would take: darker and brighter are different
+    seen: Image = np.clip(np.asarray(detail) * _CONTRAST + 128, 0, 255).astype(np.uint8)
+    return seen
