@@ -1,4 +1,6 @@
-"""The command line: ``edgebird detect``, ``watch`` and ``demo``."""
+"""The command line: ``edgebird detect``, ``watch``, ``cameras``, ``bench``, ``replay``, and
+``demo``.
+"""
 
 from __future__ import annotations
 
@@ -218,6 +220,28 @@ def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
         return
     with click.progressbar(length=total, label="looking", file=sys.stderr) as bar:
         yield lambda: bar.update(1)
+
+
+@cli.command(epilog=EXIT_CODES)
+def cameras() -> None:
+    """List the cameras of this machine: what to give to --camera, names that stay the same
+    wherever a camera is plugged in, and the sizes and rates it offers.
+    """
+    from edgebird.camera.listing import camera_lines
+    from edgebird.camera.picamera import list_picameras
+    from edgebird.camera.v4l2 import list_devices
+    from edgebird.errors import CameraError
+
+    try:
+        ribbon_cameras = list_picameras()
+        hint = ""
+    except CameraError as error:
+        ribbon_cameras = []
+        hint = f"; ribbon cameras cannot be asked: {error}"
+    lines = camera_lines(list_devices(), ribbon_cameras)
+    click.echo("\n".join(lines) if lines else f"no camera found{hint}", err=not lines)
+    if lines and hint:
+        log.info("%s", hint.lstrip("; "))
 
 
 @cli.command(epilog=EXIT_CODES)

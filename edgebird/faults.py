@@ -113,8 +113,8 @@ class FaultWatch:
         self._usual_size = size
         self._size_since_s = 0.0
         self._last: Frame | None = None
-        self._bright_s: deque[tuple[float, float]] = deque()
-        self._dark_from_bright = False
+        self._levels: deque[tuple[float, float]] = deque()
+        self._fell_dark: bool | None = None
         self._first_s: float | None = None
         self._usual_sharpness: float | None = None
         self._blurred_since_s: float | None = None
@@ -134,8 +134,7 @@ class FaultWatch:
             self._first_s = now_s
         mean, deviation = _mean_and_deviation(luma)
         level = mean + 2 * deviation
-        was_dark = self._dark.on
-        is_dark = level < (_LIGHT_LEVEL if was_dark else _DARK_LEVEL)
+        is_dark = level < (_LIGHT_LEVEL if self._dark.on else _DARK_LEVEL)
         sudden = self._was_bright_just_now(level, is_dark, now_s)
         so_now = {
             "frozen": self._is_same(frame) and not is_dark,
@@ -146,6 +145,7 @@ class FaultWatch:
             "clock": self._clock_was_set(frame),
         }
         faults = {name for name, so in so_now.items() if self._steady[name].update(so, now_s)}
+        was_dark = self.dark
         self.dark = self._dark.update(is_dark, now_s) and "black" not in faults
         self._tell(faults, was_dark)
         if "frozen" in faults and now_s >= self._restart_s:
@@ -161,9 +161,9 @@ class FaultWatch:
         for name in before:
             if name not in faults:
                 log.warning("camera %s is well again (no longer: %s)", self._camera, name)
-        if self._dark.on and not was_dark and "black" not in faults:
+        if self.dark and not was_dark:
             log.info("camera %s: too dark to see birds, detection pauses", self._camera)
-        if was_dark and not self._dark.on:
+        if was_dark and not self.dark:
             log.info("camera %s: light enough again, detection goes on", self._camera)
 
     def _is_same(self, frame: Frame) -> bool:
@@ -178,14 +178,16 @@ class FaultWatch:
 
     def _was_bright_just_now(self, level: float, is_dark: bool, now_s: float) -> bool:
         """Whether a dark picture was bright a moment before it became dark."""
-        while self._bright_s and now_s - self._bright_s[0][0] > _SUDDEN_S:
-            self._bright_s.popleft()
-        self._bright_s.append((now_s, level))
+        while self._levels and now_s - self._levels[0][0] > _SUDDEN_S:
+            self._levels.popleft()
         if not is_dark:
-            self._dark_from_bright = False
-        elif any(seen > _BRIGHT_LEVEL for _, seen in self._bright_s):
-            self._dark_from_bright = True
-        return self._dark_from_bright
+            self._fell_dark = None
+        elif self._fell_dark is None:
+            # not after a flash in the night: most of the time it was bright
+            bright = [seen > _BRIGHT_LEVEL for _, seen in self._levels]
+            self._fell_dark = sum(bright) > len(bright) / 2
+        self._levels.append((now_s, level))
+        return bool(self._fell_dark)
 
     def _blurs(self, luma: Image, deviation: float, is_dark: bool, now_s: float) -> bool:
         """Whether there are far less edges than usual for the picture's contrast."""

@@ -26,11 +26,15 @@ _LIGHT_CHANGED_SHARE = 0.35
 _SETTLING_S = 1.5
 _MAX_REGIONS = 4
 
-# log(brightness): whatever multiplies the light adds a constant, which the subtraction of the
-# surroundings removes. The offset keeps the noise of dark pixels small.
-_LOG = np.log(np.arange(256, dtype=np.float32) + 16)
-_SURROUNDINGS = 31
-_CONTRAST = 96.0
+# log(brightness), spread over 256 levels: whatever multiplies the light adds a constant. The offset
+# keeps the noise of dark pixels small.
+_OFFSET = 12.0
+_LEVELS_PER_UNIT = 255 / np.log((255 + _OFFSET) / _OFFSET)
+_LOG = np.log(np.arange(256, dtype=np.float32) / np.float32(_OFFSET) + 1) * _LEVELS_PER_UNIT
+_LOG = _LOG.astype(np.float32)
+# In these levels; together, 20 % of brightness are the least that is seen to move.
+_LEAST_NOISE = 4.0
+_LEAST_SIGMAS = 4.0
 
 
 def small_luma(frame: Frame) -> Image:
@@ -79,11 +83,11 @@ class MotionGate:
     """Tells a bird from the light, the rain and the leaves, as far as brightness can.
 
     A background model of OpenCV's (Zivkovic, 2004, Improved adaptive Gaussian mixture model) sees
-    the small picture with the light divided out: each pixel's log-brightness relative to its
-    surroundings. So clouds and automatic exposure leave it cold; a change of the whole picture at
-    once (lightning, a lamp) is waited out while the model settles. What moves all the time,
-    leaves in the wind, is learned as restless and then only counts where it reaches calm parts;
-    where birds are followed nothing is learned. Rain is thinner than the smallest bird.
+    the small picture with the light divided out, by the median of all pixels' ratios to what is
+    usual. So clouds and automatic exposure leave it cold; what changes the whole picture at once
+    in another way (lightning, a lamp) is waited out while the model settles. What moves all the
+    time, leaves in the wind, is learned as restless and then only counts where it reaches calm
+    parts; where birds are followed nothing is learned. Most rain is thinner than any bird.
 
     Args:
         zones: where motion counts, and of which size.
@@ -92,7 +96,7 @@ class MotionGate:
     def __init__(self, zones: Zones) -> None:
         self._zones = zones
         self._shape = (0, 0)
-        self._last_s = self._settled_s = 0.0
+        self._last_s = self._settled_s = self._started_s = 0.0
         self._frames = 0
 
     def update(self, frame: Frame, luma: Image, tracks: Sequence[Track]) -> Motion:
@@ -111,7 +115,7 @@ class MotionGate:
         self._frames += 1
         settling = frame.monotonic_s < self._settled_s
         rate = max(step_s / _MEMORY_S, 1 / (self._frames + 1), 0.4 if settling else 0.0)
-        raw = self._model.apply(_without_light(luma), learningRate=min(rate, 1.0))
+        raw = self._model.apply(self._without_light(luma, rate), learningRate=min(rate, 1.0))
         changed = np.asarray(cv2.morphologyEx(raw, cv2.MORPH_OPEN, _KERNEL), np.uint8)
         scale = luma.shape[1] / frame.size[0]
         if (changed > 0).mean() > _LIGHT_CHANGED_SHARE:
@@ -129,17 +133,33 @@ class MotionGate:
     def _start(self, luma: Image, now_s: float) -> None:
         self._shape = luma.shape
         self._model = cv2.createBackgroundSubtractorMOG2(
-            history=500, varThreshold=25, detectShadows=False
+            varThreshold=_LEAST_SIGMAS**2, detectShadows=False
         )
+        # else it would believe in less noise than there is, and see it everywhere
+        self._model.setVarInit(_LEAST_NOISE**2)
+        self._model.setVarMin(_LEAST_NOISE**2)
+        self._usual = cv2.LUT(luma, _LOG).astype(np.float32)
         self._restless = np.zeros(luma.shape, np.float32)
+        self._started_s = now_s
         self._last_s = self._settled_s = now_s
         self._frames = 0
+
+    def _without_light(self, luma: Image, rate: float) -> Image:
+        """The small picture as it would be in the usual light, on a logarithmic scale."""
+        # the median filter takes away the noise of the sensor and single drops of rain
+        levels = cv2.LUT(cv2.medianBlur(luma, 3), _LOG)
+        ratios = cv2.subtract(levels, self._usual)
+        levels = cv2.subtract(levels, np.float64(np.median(np.asarray(ratios)[::2, ::2])))
+        cv2.accumulateWeighted(levels, self._usual, min(rate, 1.0))
+        return np.asarray(levels).clip(0, 255).astype(np.uint8)
 
     def _learn_restless(
         self, changed: Image, tracks: Sequence[Track], scale: float, step_s: float
     ) -> None:
-        share = step_s / _RESTLESS_MEMORY_S
-        learned = np.asarray(cv2.dilate(changed, _KERNEL), np.uint8)
+        seen_s = self._last_s - self._started_s
+        share = step_s / min(max(seen_s, _RESTLESS_MEMORY_S / 6), _RESTLESS_MEMORY_S)
+        # a leaf that goes to and fro will go a little farther some time
+        learned = np.asarray(cv2.dilate(changed, _KERNEL, iterations=4), np.uint8)
         for track in tracks:
             # with room around for wings and shadows
             grow_px = 0.3 * (track.xyxy[2] - track.xyxy[0])
@@ -169,15 +189,3 @@ class MotionGate:
 
 
 _KERNEL = np.ones((3, 3), np.uint8)
-
-
-def _without_light(luma: Image) -> Image:
-    """Each pixel relative to its surroundings, which the strength of the light does not change.
-
-    This is the idea of homomorphic filtering (Oppenheim, Schafer and Stockham, 1968).
-    """
-    log = cv2.LUT(luma, _LOG)
-    detail = cv2.subtract(log, cv2.blur(log, (_SURROUNDINGS, _SURROUNDINGS)))
-    # no absolute value as convertScaleAbs would take: darker and brighter are different
-    seen: Image = np.clip(np.asarray(detail) * _CONTRAST + 128, 0, 255).astype(np.uint8)
-    return seen

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from edgebird.motion import Motion
 from edgebird.structures import Box, Frame, Track
-from edgebird.tiles import Region, scan_regions, tile_around, tile_regions
+from edgebird.tiles import Region, scan_regions, tile_around
 
 # A bird this long, as a share of the frame's longer side, is seen well in the whole frame.
 _LARGE_BIRD_SHARE = 0.2
@@ -18,6 +19,8 @@ _ALERT_S = 1.0
 # Unused time is saved up for so long: a bird that lands after a quiet minute gets all it needs.
 _SAVED_S = 2.0
 _FIRST_GUESS_MS = 20.0
+# A shortage is told of until it has been over for so long.
+_SHORTAGE_SHOWN_S = 5.0
 
 
 class RegionPlan(Protocol):
@@ -82,39 +85,36 @@ class Schedule:
         self._region_ms = _FIRST_GUESS_MS
         self._credit_ms = settings.budget_ms_per_s * _SAVED_S
         self._last_s: float | None = None
-        self._alert_until_s = 0.0
-        self._patrols_due = 0.0
+        self._alert_until_s = self._shortage_s = -math.inf
+        self._patrols_due = 1.0
         self._turn = 0
 
     def regions(self, frame: Frame, motion: Motion, tracks: Sequence[Track]) -> list[Region]:
         """Where to look in this frame; nowhere when there is no reason or no time to."""
         now_s = frame.monotonic_s
-        # the first frame: as if some time had passed, so that it is looked at
-        step_s = _SAVED_S if self._last_s is None else max(now_s - self._last_s, 0.0)
+        step_s = 0.0 if self._last_s is None else max(now_s - self._last_s, 0.0)
         self._last_s = now_s
         budget = self._settings.budget_ms_per_s
         self._credit_ms = min(self._credit_ms + budget * step_s, budget * _SAVED_S)
         stops = scan_regions(*frame.size)
-        rate = len(stops) / self._settings.patrol_s if self._settings.patrol_s else float("inf")
-        self._patrols_due = min(self._patrols_due + rate * step_s, 1.0)
+        rate = len(stops) / self._settings.patrol_s
+        self._patrols_due = min(self._patrols_due + rate * step_s, float(len(stops)))
 
         if len(motion.boxes) or motion.light_changed or tracks:
             self._alert_until_s = now_s + _ALERT_S
         wanted: list[Region] = []
         if now_s < self._alert_until_s:
             wanted = [stops[0], *self._close_looks(frame, motion, tracks)]
-        patrol = self._patrols_due >= 1 or bool(wanted)
-        if patrol:
-            tiles = tile_regions(*frame.size) if wanted else stops
-            wanted.append(tiles[self._turn % len(tiles)])
-        wanted = list(dict.fromkeys(wanted))
+        patrols = max(int(self._patrols_due), len(wanted[:1]))
+        on_patrol = [stops[(self._turn + i) % len(stops)] for i in range(patrols)]
         affordable = max(0, int(self._credit_ms / self._region_ms))
-        chosen = wanted[:affordable]
-        if patrol and len(chosen) == len(wanted):
-            self._turn += 1
-            self._patrols_due -= min(self._patrols_due, 1)
-        self._note_shortage(len(wanted), len(chosen))
-        return chosen
+        chosen = [*wanted, *on_patrol][:affordable]
+        patrolled = max(0, len(chosen) - len(wanted))
+        self._turn += patrolled
+        self._patrols_due = max(0.0, self._patrols_due - patrolled)
+        self._note_shortage(len(wanted) + patrols, len(chosen), now_s)
+        # a stop of the patrol may be where we look anyway
+        return list(dict.fromkeys(chosen))
 
     def spent(self, regions: int, ms: float) -> None:
         """Take note of how long the detector took for so many regions."""
@@ -136,11 +136,12 @@ class Schedule:
                 tiles.append(tile_around(box, *frame.size))
         return tiles
 
-    def _note_shortage(self, wanted: int, chosen: int) -> None:
-        if wanted and not chosen:
-            self.degraded = "rate"
-        elif wanted:
-            self.degraded = "patrol" if chosen < wanted else None
+    def _note_shortage(self, wanted: int, chosen: int, now_s: float) -> None:
+        if chosen < wanted and (not chosen or self.degraded != "rate"):
+            self.degraded = "patrol" if chosen else "rate"
+            self._shortage_s = now_s
+        elif now_s - self._shortage_s > _SHORTAGE_SHOWN_S:
+            self.degraded = None
 
 
 def _well_inside(box: Box, region: Region) -> bool:
