@@ -24,7 +24,7 @@ _SUDDEN_S = 5.0
 # A picture of anything has more contrast than this deviation of brightness.
 _COVERED_DEVIATION = 5.0
 # Edges per contrast below this share of the usual: badly out of focus, or a drop on the lens.
-_BLURRED_SHARE = 0.2
+_BLURRED_SHARE = 0.25
 _USUAL_MEMORY_S = 600.0
 # What is usual is learned for so long before anything is compared with it.
 _LEARNING_S = 60.0
@@ -146,7 +146,7 @@ class FaultWatch:
         }
         faults = {name for name, so in so_now.items() if self._steady[name].update(so, now_s)}
         was_dark = self.dark
-        self.dark = self._dark.update(is_dark, now_s) and "black" not in faults
+        self.dark = self._dark.update(is_dark and not sudden, now_s)
         self._tell(faults, was_dark)
         if "frozen" in faults and now_s >= self._restart_s:
             self._restart_s = now_s + _RESTART_EVERY_S

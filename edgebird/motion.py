@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,12 @@ from edgebird.zones import Zones
 
 LUMA_WIDTH_PX = 160
 
-# The model forgets what it has seen once within this time: a bird that keeps still for longer
-# becomes part of the scene (and goes on being followed by its detections).
-_MEMORY_S = 30.0
-# Areas that were in motion for this share of the last minutes, without a bird, are restless.
-_RESTLESS_SHARE = 0.05
+# What was there for most of this time is the scene. A bird that keeps still becomes part of it
+# after half a minute (-90 s * ln 0.7), and goes on being followed by its detections.
+_MEMORY_S = 90.0
+_SCENE_SHARE = 0.7
+# Areas where motion begins or ends so often, in the last minutes and without a bird, are restless.
+_RESTLESS_PER_S = 0.25
 _RESTLESS_MEMORY_S = 120.0
 _MOSTLY = 0.7
 # More of the frame than this does not move at once: the light has changed, or the camera.
@@ -124,8 +126,7 @@ class MotionGate:
             return Motion(np.zeros((0, 4), np.float32), np.zeros(self._shape, bool), scale, True)
         if settling:
             return Motion(np.zeros((0, 4), np.float32), np.zeros(self._shape, bool), scale, True)
-        restless = self._restless > _RESTLESS_SHARE
-        self._learn_restless(changed, tracks, scale, step_s)
+        restless = self._learn_restless(changed, tracks, scale, step_s)
         counts = cv2.bitwise_and(changed, self._zones.drawn(*luma.shape[::-1]))
         boxes, moving = self._blobs(np.asarray(counts), restless, scale, frame.size)
         return Motion(boxes, moving, scale)
@@ -135,11 +136,13 @@ class MotionGate:
         self._model = cv2.createBackgroundSubtractorMOG2(
             varThreshold=_LEAST_SIGMAS**2, detectShadows=False
         )
+        self._model.setBackgroundRatio(_SCENE_SHARE)
         # else it would believe in less noise than there is, and see it everywhere
         self._model.setVarInit(_LEAST_NOISE**2)
         self._model.setVarMin(_LEAST_NOISE**2)
         self._usual = cv2.LUT(luma, _LOG).astype(np.float32)
         self._restless = np.zeros(luma.shape, np.float32)
+        self._changed = np.zeros(luma.shape, np.uint8)
         self._started_s = now_s
         self._last_s = self._settled_s = now_s
         self._frames = 0
@@ -149,24 +152,29 @@ class MotionGate:
         # the median filter takes away the noise of the sensor and single drops of rain
         levels = cv2.LUT(cv2.medianBlur(luma, 3), _LOG)
         ratios = cv2.subtract(levels, self._usual)
-        levels = cv2.subtract(levels, np.float64(np.median(np.asarray(ratios)[::2, ::2])))
+        levels = np.asarray(levels) - np.float32(np.median(np.asarray(ratios)[::2, ::2]))
         cv2.accumulateWeighted(levels, self._usual, min(rate, 1.0))
-        return np.asarray(levels).clip(0, 255).astype(np.uint8)
+        return levels.clip(0, 255).astype(np.uint8)
 
     def _learn_restless(
         self, changed: Image, tracks: Sequence[Track], scale: float, step_s: float
-    ) -> None:
-        seen_s = self._last_s - self._started_s
-        share = step_s / min(max(seen_s, _RESTLESS_MEMORY_S / 6), _RESTLESS_MEMORY_S)
+    ) -> NDArray[np.bool_]:
+        """Count where motion begins and ends; where that happens all the time, (h, w)."""
+        turns, self._changed = cv2.bitwise_xor(changed, self._changed), changed
         # a leaf that goes to and fro will go a little farther some time
-        learned = np.asarray(cv2.dilate(changed, _KERNEL, iterations=4), np.uint8)
+        learned = np.asarray(cv2.dilate(turns, _KERNEL, iterations=4), np.uint8)
         for track in tracks:
             # with room around for wings and shadows
             grow_px = 0.3 * (track.xyxy[2] - track.xyxy[0])
             left, top, right, bottom = (round(value * scale) for value in track.xyxy)
             grow = max(1, round(grow_px * scale))
             learned[max(top - grow, 0) : bottom + grow, max(left - grow, 0) : right + grow] = 0
-        cv2.accumulateWeighted(learned.astype(np.float32) / 255, self._restless, share)
+        self._restless *= np.float32(math.exp(-step_s / _RESTLESS_MEMORY_S))
+        self._restless += learned > 0
+        seen_s = self._last_s - self._started_s
+        over_s = min(max(seen_s, _RESTLESS_MEMORY_S / 6), _RESTLESS_MEMORY_S)
+        restless: NDArray[np.bool_] = self._restless > _RESTLESS_PER_S * over_s
+        return restless
 
     def _blobs(
         self, changed: Image, restless: NDArray[np.bool_], scale: float, size: tuple[int, int]

@@ -56,7 +56,7 @@ class Watched:
         return seen
 
 
-BLURRED = np.asarray(cv2.GaussianBlur(GARDEN, (0, 0), 4), np.uint8)
+BLURRED = np.asarray(cv2.GaussianBlur(GARDEN, (0, 0), 5), np.uint8)
 
 
 @pytest.mark.parametrize(
