@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
@@ -45,6 +45,11 @@ Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """From a number of frames (0: unknown) to a context that gives what to call after each."""
 
 
+def silent_progress(total: int) -> AbstractContextManager[Callable[[], None]]:
+    """Shows nothing."""
+    return nullcontext(lambda: None)
+
+
 def detect_on_camera(
     config: Config,
     sinks: Sequence[Sink],
@@ -52,6 +57,7 @@ def detect_on_camera(
     summary: Summary,
     *,
     max_frames: int | None = None,
+    camera: Camera | None = None,
 ) -> None:
     """Find, follow and report birds until the source ends or SIGINT or SIGTERM comes.
 
@@ -61,6 +67,7 @@ def detect_on_camera(
         progress: shows how far a source with an end is.
         summary: filled in as frames are processed.
         max_frames: stop after so many.
+        camera: in place of the one that the settings describe.
 
     Raises:
         EdgebirdError: see `edgebird.errors`.
@@ -72,7 +79,9 @@ def detect_on_camera(
     model, detector = _open_detector(config)
     save = None if config.output.save is None else Path(config.output.save)
     snapshots = None if save is None else Snapshots(save)
-    camera = open_camera(source, fps=config.camera.fps, settings=camera_settings(config.camera))
+    if camera is None:
+        settings = camera_settings(config.camera)
+        camera = open_camera(source, fps=config.camera.fps, settings=settings)
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(camera))
         cleanup.enter_context(_closed_by_signals(camera))
