@@ -6,7 +6,6 @@ import io
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -184,8 +184,7 @@ def bench(
     tile = cv2.resize(frames[0].image, model.card.input_size_px).astype(np.uint8, copy=False)
     for count in range(1, threads + 1):
         on_step(f"one tile with {count} of {threads} threads")
-        interpreter = TfliteInterpreter(model, count)
-        times = _times_ms(lambda: interpreter.run(tile), runs)
+        times = _times_ms(partial(TfliteInterpreter(model, count).run, tile), runs)
         result.tile_ms[count] = {
             "median": round(median(times), 3),
             "p95": round(times[int(0.95 * (len(times) - 1))], 3),
@@ -275,12 +274,8 @@ def _stages_ms(frames: list[Frame]) -> dict[str, float]:
         np.array([[200, 200, 300, 280], [400, 240, 470, 300]], np.float32),
         np.array([0.9, 0.8], np.float32),
     )
-    costs: dict[str, list[float]] = {
-        "faults and gate": [],
-        "schedule": [],
-        "tracks": [],
-        "publish": [],
-    }
+    stages = ("faults and gate", "schedule", "tracks", "publish")
+    costs: dict[str, list[float]] = {stage: [] for stage in stages}
     for frame in frames:
         marks = [time.perf_counter()]
         luma = small_luma(frame)
@@ -289,9 +284,8 @@ def _stages_ms(frames: list[Frame]) -> dict[str, float]:
         marks.append(time.perf_counter())
         plan.regions(frame, motion, ())
         marks.append(time.perf_counter())
-        tracks = tracker.update(
-            evidence.weigh(birds, Motion.none(), frame.monotonic_s), frame.monotonic_s
-        )
+        weighed = evidence.weigh(birds, Motion.none(), frame.monotonic_s)
+        tracks = tracker.update(weighed, frame.monotonic_s)
         changes = visits.update(frame, tracks)
         marks.append(time.perf_counter())
         sink.emit(FrameProcessed("bench", frame, birds, tracks, 1.0))
@@ -455,15 +449,19 @@ class _Stopwatch:
         """Nothing is pending."""
 
     def _cpu_s(self) -> float:
-        fields = (
-            Path(f"/proc/{self._camera.process_id}/stat").read_text().rpartition(")")[2].split()
-        )
-        reader_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        stat = Path(f"/proc/{self._camera.process_id}/stat").read_text()
+        # user and system time, counted from the name in brackets on
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        reader_s = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
         return time.process_time() + reader_s
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not getrusage, which begins with what our parent had
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def _watch_still_scene(model: str, seconds: float, folder: str, mqtt: str) -> dict[str, float]:
