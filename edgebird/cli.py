@@ -1,7 +1,10 @@
-"""The command line: ``edgebird detect``, ``watch`` and ``demo``."""
+"""The command line: ``edgebird detect``, ``watch``, ``cameras``, ``bench``, ``replay``, and
+``demo``.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -221,6 +224,28 @@ def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
 
 
 @cli.command(epilog=EXIT_CODES)
+def cameras() -> None:
+    """List the cameras of this machine: what to give to --camera, names that stay the same
+    wherever a camera is plugged in, and the sizes and rates it offers.
+    """
+    from edgebird.camera.listing import camera_lines
+    from edgebird.camera.picamera import list_picameras
+    from edgebird.camera.v4l2 import list_devices
+    from edgebird.errors import CameraError
+
+    try:
+        ribbon_cameras = list_picameras()
+        hint = ""
+    except CameraError as error:
+        ribbon_cameras = []
+        hint = f"; ribbon cameras cannot be asked: {error}"
+    lines = camera_lines(list_devices(), ribbon_cameras)
+    click.echo("\n".join(lines) if lines else f"no camera found{hint}", err=not lines)
+    if lines and hint:
+        log.info("%s", hint.lstrip("; "))
+
+
+@cli.command(epilog=EXIT_CODES)
 @MQTT
 @click.option("--device", default="+", help="Only the alerts of this device. Default: of all.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -248,6 +273,91 @@ def watch(mqtt: str | None, device: str, as_json: bool) -> None:
         device=device,
         on_ready=lambda: log.info("waiting for alerts from %s; stop with Ctrl-C", address),
     )
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option("--threads", type=click.IntRange(1), help="Most threads to try. Default: all, to 4.")
+@click.option("--runs", default=30, show_default=True, type=click.IntRange(5, 10000))
+@click.option(
+    "--idle-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="How long to watch a still scene; 0 leaves that out.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def bench(
+    model: str | None, threads: int | None, runs: int, idle_seconds: float, as_json: bool
+) -> None:
+    """Measure this board: the network, all that is around it, and what a still scene costs.
+
+    Takes about a minute. Stop edgebird before, or it measures what that leaves.
+    """
+    from edgebird.bench import bench as measure
+    from edgebird.interpreter import default_threads
+    from edgebird.model import DEFAULT_DETECTOR, load_model
+
+    result = measure(
+        load_model(Path(model) if model else DEFAULT_DETECTOR, "detector"),
+        threads or default_threads(),
+        runs=runs,
+        idle_s=idle_seconds,
+        on_step=lambda step: log.info("measuring %s", step),
+    )
+    click.echo(json.dumps(result.as_json()) if as_json else "\n".join(result.lines()))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("scenario", default="day")
+@click.option("--days", type=click.FloatRange(0, 60, min_open=True), help="Only so many days.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--save", metavar="FOLDER", help="Keep annotated pictures of the visits.")
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="A TOML file.")
+def replay(
+    scenario: str,
+    days: float | None,
+    as_json: bool,
+    save: str | None,
+    model: str | None,
+    config_path: Path | None,
+) -> None:
+    """Replay a scenario through the whole program, faster than real time, and judge the result.
+
+    SCENARIO is a TOML file (edgebird/camera/scenario.py describes it), or one of these: day, week
+    (drawn visits, clouds, wind, nights, and a camera with a loose cable).
+    """
+    from msgspec.structs import replace
+
+    from edgebird.camera.scenario import ScenarioCamera, load_scenario, week
+    from edgebird.detect import detect_on_camera
+    from edgebird.pipeline import Summary
+    from edgebird.replay import Judge
+
+    script = (
+        week(days or {"day": 1.0, "week": 7.0}[scenario])
+        if scenario in ("day", "week")
+        else load_scenario(Path(scenario))
+    )
+    if days is not None:
+        script = replace(script, days=days)
+    config = overruled(
+        load_config(config_path),
+        camera={"name": "replay"},
+        detector={"model": model},
+        output={"save": save},
+    )
+    # What the script does to the camera need not be told.
+    log.setLevel(logging.ERROR)
+    camera = ScenarioCamera(script)
+    judge = Judge(camera.stays)
+    detect_on_camera(config, [judge], _progress_bar, Summary(), camera=camera)
+    verdict = judge.verdict()
+    if as_json:
+        click.echo(json.dumps(verdict.as_json()))
+    else:
+        click.echo("\n".join(verdict.lines()))
 
 
 @cli.command(epilog=EXIT_CODES)

@@ -7,9 +7,11 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -136,7 +138,7 @@ class TfliteInterpreter:
         """
         if image.shape != (self._size[1], self._size[0], 3):
             raise ValueError(f"expected {(self._size[1], self._size[0], 3)}, got {image.shape}")
-        self._tflite.set_tensor(self._input, self._pixel_table[image][None])
+        self._tflite.set_tensor(self._input, self._quantized(image)[None])
         self._tflite.invoke()
         results: list[NDArray[np.float32]] = []
         for index, scale, zero_point in self._outputs:
@@ -144,6 +146,22 @@ class TfliteInterpreter:
             # Widen first: an int8 minus its zero point does not fit an int8.
             results.append((raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale))
         return results
+
+    def time_bare_s(self, images: Sequence[Image]) -> float:
+        """How long the network alone takes for pictures as `run` takes them, in seconds.
+
+        Nothing but handing over the input and running: what is left is what we add.
+        """
+        inputs = [self._quantized(image)[None] for image in images]
+        start_s = time.perf_counter()
+        for quantized in inputs:
+            self._tflite.set_tensor(self._input, quantized)
+            self._tflite.invoke()
+        return time.perf_counter() - start_s
+
+    def _quantized(self, image: Image) -> NDArray[Any]:
+        # OpenCV looks a table up five times as fast as numpy.
+        return np.asarray(cv2.LUT(image, self._pixel_table))
 
 
 def _scale(where: str, details: dict[str, Any]) -> tuple[float, int]:
