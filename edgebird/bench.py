@@ -27,6 +27,7 @@ from edgebird.camera.files import VideoFile
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.slot import Picture
 from edgebird.config import Config, overruled
+from edgebird.controls import Controls
 from edgebird.detect import detect_on_camera, silent_progress
 from edgebird.detector.conv import ConvDetector
 from edgebird.evidence import Evidence, EvidenceSettings
@@ -246,7 +247,7 @@ def _measure_video(result: BenchResult, model: Model, video: Path) -> None:
             camera_name="bench",
             plan=ScanEverything(),
             detector=ConvDetector(timed, model.card),
-            threshold=model.card.threshold,
+            controls=Controls(model.card.threshold),
             tracker=Tracker(TrackerSettings()),
             visits=Visits("bench", VisitSettings()),
             snapshots=None,

@@ -1,6 +1,4 @@
-"""The command line: ``edgebird detect``, ``watch``, ``cameras``, ``bench``, ``replay``, and
-``demo``.
-"""
+"""The command line: ``edgebird detect`` and the other commands."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 import edgebird
-from edgebird.config import Config, load_config, overruled
-from edgebird.errors import EdgebirdError, UsageError
+from edgebird.config import Config, MqttSection, load_config, overruled
+from edgebird.errors import BrokerError, EdgebirdError, UsageError
 
 if TYPE_CHECKING:
     from edgebird.mqtt.payloads import VisitPayload
@@ -34,7 +32,7 @@ Exit codes:
   2  a flag or a setting does not fit
   3  a camera, video or picture cannot be read, in whole or in part
   4  the model does not fit its card, or cannot be loaded
-  5  the MQTT broker cannot be reached (watch, demo) or refuses us
+  5  the MQTT broker cannot be reached (watch, broker-check, forget, demo) or refuses us
   6  a result cannot be written
 """
 
@@ -79,7 +77,11 @@ def cli() -> None:
 MQTT = click.option(
     "--mqtt",
     metavar="URL",
-    help="The broker: mqtt://[user:password@]host[:port].",
+    help="The broker: mqtt://[user:password@]host[:port], or mqtts://, ws://, wss://. Others on "
+    "this machine can see a password here; the configuration names better places.",
+)
+CONFIG = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="A TOML file."
 )
 
 
@@ -117,7 +119,7 @@ MQTT = click.option(
     type=click.FloatRange(0, 240, min_open=True),
     help="Frames per second: of a --sequence (default 5), or asked of a camera.",
 )
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="A TOML file.")
+@CONFIG
 def detect(
     camera: str | None,
     source: str | None,
@@ -247,22 +249,56 @@ def cameras() -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @MQTT
+@CONFIG
 @click.option("--device", default="+", help="Only the alerts of this device. Default: of all.")
+@click.option("--share", metavar="GROUP", help="Divide the alerts among all watchers of a group.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def watch(mqtt: str | None, device: str, as_json: bool) -> None:
+@click.option("--bell", is_flag=True, help="Ring the terminal's bell when a bird arrives.")
+@click.option(
+    "--exec",
+    "command",
+    metavar="COMMAND",
+    help="Run a program for each alert, which it finds as JSON on its standard input and in "
+    "EDGEBIRD_... variables. Arguments are quoted as in a shell, but there is none.",
+)
+def watch(
+    mqtt: str | None,
+    config_path: Path | None,
+    device: str,
+    share: str | None,
+    as_json: bool,
+    bell: bool,
+    command: str | None,
+) -> None:
     """Print alerts as they come from a broker (default: one on this machine).
 
     Stop it with Ctrl-C.
+
+    \b
+    Examples:
+      edgebird watch --mqtt mqtt://broker.local --bell
+      edgebird watch --mqtt mqtt://broker.local --json >> visits.jsonl
+      edgebird watch --mqtt mqtt://broker.local --exec "notify-send 'A bird'"
     """
-    from edgebird.mqtt.connection import parse_broker_url
+    from edgebird.mqtt.address import broker_address
+    from edgebird.mqtt.alert_command import AlertCommand
     from edgebird.mqtt.payloads import encode
     from edgebird.mqtt.watch import format_alert
     from edgebird.mqtt.watch import watch as receive
 
-    def show(alert: VisitPayload) -> None:
-        click.echo(encode(alert).decode() if as_json else format_alert(alert))
+    address = broker_address(_mqtt_settings(mqtt, config_path))
+    run_command = None if command is None else AlertCommand(command)
 
-    address = parse_broker_url(mqtt or "mqtt://localhost")
+    def show(alert: VisitPayload) -> None:
+        arrives = alert.event_type == "start"
+        line = encode(alert).decode() if as_json else format_alert(alert)
+        # click drops the colour where no terminal reads
+        click.echo(line if as_json else click.style(line, fg="green" if arrives else None))
+        if bell and arrives:
+            click.echo("\a", nl=False, err=True)
+        if run_command is not None:
+            run_command(alert)
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -271,8 +307,75 @@ def watch(mqtt: str | None, device: str, as_json: bool) -> None:
         on_alert=show,
         stop=stop,
         device=device,
+        share=share,
         on_ready=lambda: log.info("waiting for alerts from %s; stop with Ctrl-C", address),
     )
+
+
+@cli.command("broker-check", epilog=EXIT_CODES)
+@MQTT
+@CONFIG
+def broker_check(mqtt: str | None, config_path: Path | None) -> None:
+    """Find out whether a broker does what edgebird needs, and how quickly.
+
+    It publishes a few messages under edgebird/DEVICE/check-... and reads them back.
+    """
+    from edgebird.mqtt.address import broker_address
+    from edgebird.mqtt.check import check_broker
+    from edgebird.mqtt.topics import default_device
+
+    settings = _mqtt_settings(mqtt, config_path)
+    address = broker_address(settings)
+    report = check_broker(address, device=settings.device or default_device())
+    transport = {"mqtt": "TCP", "mqtts": "TLS", "ws": "WebSocket", "wss": "WebSocket over TLS"}
+    yes = {True: "yes", False: "no"}
+    picture = "not accepted" if report.picture_ms is None else f"{report.picture_ms:.0f} ms"
+    lines = {
+        "broker": f"{address}, MQTT {address.version} over {transport[address.scheme]}",
+        "connect": f"{report.connect_ms:.0f} ms",
+        "acknowledged": f"{report.acknowledged_ms:.1f} ms",
+        "there and back": f"{report.arrived_ms:.1f} ms, at most {report.slowest_ms:.1f} ms",
+        "picture (120 kB)": picture,
+        "keeps retained": yes[report.retained],
+        "shared subscriptions": yes[report.shared],
+    }
+    told = {
+        "messages under way": report.limits.receive_maximum,
+        "largest packet": report.limits.maximum_packet_size,
+        "highest QoS": report.limits.maximum_qos,
+        "keep-alive": report.limits.server_keepalive_s,
+    }
+    lines |= {name: str(value) for name, value in told.items() if value is not None}
+    for name, value in lines.items():
+        click.echo(f"{name:<22}{value}")
+    if not report.retained:
+        raise BrokerError(
+            f"the MQTT broker at {address} keeps no retained messages, which edgebird needs"
+        )
+
+
+@cli.command(epilog=EXIT_CODES)
+@MQTT
+@CONFIG
+@click.option("--device", help="Default: this one.")
+@click.option("--camera", required=True, help="The camera's name, as in its topics.")
+def forget(mqtt: str | None, config_path: Path | None, device: str | None, camera: str) -> None:
+    """Take a camera that is gone for good off the broker, and out of Home Assistant."""
+    from edgebird.mqtt.address import broker_address
+    from edgebird.mqtt.forget import forget_camera
+    from edgebird.mqtt.topics import Topics, default_device
+
+    settings = _mqtt_settings(mqtt, config_path)
+    topics = Topics(device or settings.device or default_device(), camera)
+    cleared = forget_camera(broker_address(settings), topics, settings.discovery_prefix)
+    for topic in cleared:
+        click.echo(f"cleared {topic}")
+    if not cleared:
+        click.echo(f"the broker has nothing of {topics.base}")
+
+
+def _mqtt_settings(url: str | None, config_path: Path | None) -> MqttSection:
+    return overruled(load_config(config_path), mqtt={"url": url}).mqtt
 
 
 @cli.command(epilog=EXIT_CODES)

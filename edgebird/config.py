@@ -45,8 +45,20 @@ Each section holds the settings of one part::
     cooldown_s = 0.0                # then no other visit is reported for so long
 
     [mqtt]
-    url = "mqtt://user:password@host:1883"
+    url = "mqtts://host"            # mqtt, mqtts, ws or wss
+    user = "feeder"                 # default: $EDGEBIRD_MQTT_USER
+    password_file = "/etc/edgebird/password"  # or $EDGEBIRD_MQTT_PASSWORD, or the systemd
+                                    # credential mqtt-password
+    ca_file = "/etc/edgebird/ca.crt"  # default: the authorities that the system trusts
+    cert_file = "/etc/edgebird/feeder.crt"  # our own, if the broker asks for one
+    key_file = "/etc/edgebird/feeder.key"
+    version = "5"                   # of MQTT; default: "3.1.1"
     device = "garden"               # default: made from this machine's id
+    state = "/var/lib/edgebird"     # where alerts wait; default: $STATE_DIRECTORY of systemd,
+                                    # else ~/.local/state/edgebird
+    discovery = true                # tell Home Assistant of this camera
+    discovery_prefix = "homeassistant"
+    detections_per_s = 2.0          # messages about single frames; 0 for none
 
     [output]
     save = "snapshots"              # folder for pictures of the visits
@@ -54,6 +66,8 @@ Each section holds the settings of one part::
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -141,7 +155,17 @@ class MqttSection(_Section, frozen=True):
     """The broker; no alerts over MQTT without ``url``."""
 
     url: str | None = None
+    user: str | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    version: Literal["3.1.1", "5"] = "3.1.1"
     device: str | None = None
+    state: str | None = None
+    discovery: bool = True
+    discovery_prefix: Annotated[str, Meta(pattern=r"^[^+#\x00-\x20]+$")] = "homeassistant"
+    detections_per_s: Annotated[float, Meta(ge=0, le=100)] = 2.0
 
 
 class OutputSection(_Section, frozen=True):
@@ -198,3 +222,13 @@ def overruled(config: Config, **sections: dict[str, object]) -> Config:
         return msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{error}".replace("`$.", "`")) from error
+
+
+def state_folder(setting: str | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder for what has to outlive a restart: as set, or where such things belong."""
+    if setting is not None:
+        return Path(setting)
+    if service := environment.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(service)
+    home = environment.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Path(home) / "edgebird"

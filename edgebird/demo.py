@@ -9,8 +9,8 @@ import click
 
 from edgebird.config import Config, overruled
 from edgebird.detect import detect_on_camera, silent_progress
+from edgebird.mqtt.address import parse_broker_url
 from edgebird.mqtt.broker import EmbeddedBroker
-from edgebird.mqtt.connection import parse_broker_url
 from edgebird.mqtt.payloads import VisitPayload
 from edgebird.mqtt.watch import format_alert, watch
 from edgebird.pipeline import Summary

@@ -18,7 +18,8 @@ from edgebird.camera import Camera, open_camera
 from edgebird.camera.files import PictureSequence, list_pictures
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.settings import CameraSettings
-from edgebird.config import CameraSection, Config
+from edgebird.config import CameraSection, Config, state_folder
+from edgebird.controls import Controls
 from edgebird.detector.conv import ConvDetector
 from edgebird.errors import UsageError
 from edgebird.evidence import Evidence, EvidenceSettings
@@ -27,7 +28,7 @@ from edgebird.health import HealthReporter
 from edgebird.interpreter import TfliteInterpreter, default_threads
 from edgebird.model import DEFAULT_DETECTOR, Model, load_model
 from edgebird.motion import MotionGate
-from edgebird.mqtt.connection import BrokerAddress, parse_broker_url
+from edgebird.mqtt.address import BrokerAddress, broker_address
 from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, scan_pictures
 from edgebird.pipeline import Senses, Summary, run
@@ -75,8 +76,9 @@ def detect_on_camera(
     source = str(config.camera.source)
     name = slug(config.camera.name or camera_name(source))
     # What can be wrong without a camera is found out before one is opened.
-    broker = None if config.mqtt.url is None else parse_broker_url(config.mqtt.url)
+    broker = None if config.mqtt.url is None else broker_address(config.mqtt)
     model, detector = _open_detector(config)
+    controls = Controls(config.detector.threshold or model.card.threshold)
     save = None if config.output.save is None else Path(config.output.save)
     snapshots = None if save is None else Snapshots(save)
     if camera is None:
@@ -86,7 +88,7 @@ def detect_on_camera(
         cleanup.enter_context(closing(camera))
         cleanup.enter_context(_closed_by_signals(camera))
         if broker is not None:
-            mqtt_sink = _mqtt_sink(config, broker, name, model)
+            mqtt_sink = _mqtt_sink(config, broker, name, model, controls)
             sinks = [*sinks, cleanup.enter_context(closing(mqtt_sink))]
         live = camera if isinstance(camera, LiveCamera) else None
         total = camera.frame_count
@@ -104,7 +106,7 @@ def detect_on_camera(
             else ScanEverything(),
             health=HealthReporter(name, live=live, folder=save) if total is None else None,
             detector=detector,
-            threshold=config.detector.threshold or model.card.threshold,
+            controls=controls,
             tracker=Tracker(_settings(TrackerSettings, config.tracker)),
             visits=Visits(name, _settings(VisitSettings, config.visits)),
             snapshots=snapshots,
@@ -190,9 +192,22 @@ def _open_detector(config: Config) -> tuple[Model, ConvDetector]:
     return model, ConvDetector(interpreter, model.card)
 
 
-def _mqtt_sink(config: Config, broker: BrokerAddress, camera: str, model: Model) -> MqttSink:
-    device = config.mqtt.device or default_device()
-    return MqttSink(broker, device=device, camera=camera, model_sha256=model.card.sha256)
+def _mqtt_sink(
+    config: Config, broker: BrokerAddress, camera: str, model: Model, controls: Controls
+) -> MqttSink:
+    settings = config.mqtt
+    return MqttSink(
+        broker,
+        device=settings.device or default_device(),
+        camera=camera,
+        model_sha256=model.card.sha256,
+        controls=controls,
+        state=state_folder(settings.state),
+        source=str(config.camera.source),
+        discovery=settings.discovery,
+        discovery_prefix=settings.discovery_prefix,
+        detections_per_s=settings.detections_per_s,
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from edgebird.camera import Camera
+from edgebird.controls import Controls
 from edgebird.detector import Detector
 from edgebird.evidence import Evidence
 from edgebird.faults import FaultWatch
@@ -23,6 +24,7 @@ from edgebird.structures import (
     Frame,
     FrameProcessed,
     Silence,
+    SnapshotTaken,
     Track,
     VisitChanged,
 )
@@ -67,7 +69,7 @@ def run(
     camera_name: str,
     plan: RegionPlan,
     detector: Detector,
-    threshold: float,
+    controls: Controls,
     tracker: Tracker,
     visits: Visits,
     snapshots: Snapshots | None,
@@ -127,11 +129,13 @@ def run(
                 motion = senses.gate.update(frame, luma, tracks)
 
             # schedule
-            regions = [] if blind else plan.regions(frame, motion, tracks)
+            wanted = controls.enabled and not blind
+            regions = plan.regions(frame, motion, tracks) if wanted else []
 
             # detect
             started_s, processor_s = time.perf_counter(), time.process_time()
             detections = Detections.none()
+            threshold = controls.threshold
             if regions:
                 floor = senses.evidence.floor(threshold) if senses else threshold
                 detections = detector.detect(frame.image, regions, threshold=floor)
@@ -147,6 +151,8 @@ def run(
             tracks = tracker.update(detections, frame.monotonic_s, start_score=threshold)
             found = detections.above(threshold)
             tell(FrameProcessed(camera_name, frame, found, tracks, detect_ms))
+            if controls.take_snapshot():
+                tell(SnapshotTaken(camera_name, frame))
 
             # visits
             tell_visits(visits.update(frame, tracks))

@@ -179,6 +179,14 @@ class VisitChanged:
     best_image: Image | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SnapshotTaken:
+    """Event: the frame at hand, which somebody asked for."""
+
+    camera: str
+    frame: Frame
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """Event: how a camera and its loop are doing. None stands for what is not known.
@@ -221,4 +229,4 @@ class Health:
     detect_ms_per_s: float | None = None
 
 
-Event = FrameProcessed | VisitChanged | Health
+Event = FrameProcessed | VisitChanged | SnapshotTaken | Health

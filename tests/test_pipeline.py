@@ -11,6 +11,7 @@ import pytest
 from test_conv_detector import card, scene
 
 from edgebird.camera import Camera
+from edgebird.controls import Controls
 from edgebird.detector.conv import ConvDetector
 from edgebird.errors import CameraError
 from edgebird.evidence import Evidence, EvidenceSettings
@@ -63,6 +64,7 @@ def replay(
     zones: Zones | None = None,
     live: bool = False,
     max_frames: int | None = None,
+    controls: Controls | None = None,
 ) -> tuple[MemorySink, Summary]:
     sink, summary = sink or MemorySink(), Summary()
     run(
@@ -70,7 +72,7 @@ def replay(
         camera_name="feeder",
         plan=plan or ScanWhole(),
         detector=ConvDetector(FakeInterpreter(half_side_px=12), card()),
-        threshold=threshold,
+        controls=controls or Controls(threshold),
         tracker=Tracker(TrackerSettings(sure_score=1.0)),
         visits=Visits("feeder", VisitSettings(quiet_s=1.0)),
         snapshots=snapshots,
