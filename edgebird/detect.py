@@ -16,10 +16,9 @@ from edgebird.annotate import make_folder
 from edgebird.camera import Camera, open_camera
 from edgebird.camera.files import PictureSequence, list_pictures
 from edgebird.config import Config
-from edgebird.detector.conv import ConvDetector
+from edgebird.detector import open_detector
 from edgebird.errors import UsageError
-from edgebird.interpreter import TfliteInterpreter, default_threads
-from edgebird.model import DEFAULT_DETECTOR, Model, load_model
+from edgebird.model import Model
 from edgebird.mqtt.connection import BrokerAddress, parse_broker_url
 from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, scan_pictures
@@ -59,7 +58,7 @@ def detect_on_camera(
     name = slug(config.camera.name or camera_name(source))
     # What can be wrong without a camera is found out before one is opened.
     broker = None if config.mqtt.url is None else parse_broker_url(config.mqtt.url)
-    model, detector = _open_detector(config)
+    model, detector = open_detector(config.detector)
     snapshots = None if config.output.save is None else Snapshots(Path(config.output.save))
     camera = open_camera(source, fps=config.camera.fps, size=config.camera.size)
     with ExitStack() as cleanup:
@@ -105,7 +104,7 @@ def detect_in_pictures(
             "add --sequence if they are the frames of one camera"
         )
     paths = list_pictures(str(config.camera.source))
-    model, detector = _open_detector(config)
+    model, detector = open_detector(config.detector)
     save = None if config.output.save is None else Path(config.output.save)
     if save is not None:
         make_folder(save)
@@ -132,13 +131,6 @@ def camera_name(source: str) -> str:
     if source.startswith("demo:"):
         return "demo"
     return Path(source).stem
-
-
-def _open_detector(config: Config) -> tuple[Model, ConvDetector]:
-    path = Path(config.detector.model) if config.detector.model else DEFAULT_DETECTOR
-    model = load_model(path, "detector")
-    interpreter = TfliteInterpreter(model, config.detector.threads or default_threads())
-    return model, ConvDetector(interpreter, model.card)
 
 
 def _mqtt_sink(config: Config, broker: BrokerAddress, camera: str, model: Model) -> MqttSink:

@@ -93,9 +93,13 @@ class TfliteInterpreter:
             raise ModelError(
                 f"{where} has {len(outputs)} outputs, its card names {len(model.card.outputs)}"
             )
+        shapes = [tuple(map(int, output["shape"])) for output in outputs]
         if model.card.task == "detector":
-            self._check_maps(where, model, [tuple(map(int, o["shape"])) for o in outputs])
+            self._check_maps(where, model, shapes)
+        else:
+            self._check_verdict(where, model, shapes)
         self._size = (width, height)
+        self._batch = 1
         self._input = inputs[0]["index"]
         self._outputs = [(o["index"], *_scale(where, o)) for o in outputs]
         self._pixel_table = _pixel_table(where, inputs[0], model)
@@ -117,6 +121,16 @@ class TfliteInterpreter:
         if missing:
             raise ModelError(f"{where}: its card names no output {', '.join(sorted(missing))}")
 
+    @staticmethod
+    def _check_verdict(where: str, model: Model, shapes: list[tuple[int, ...]]) -> None:
+        if model.card.outputs != ["log_odds"]:
+            raise ModelError(
+                f"{where}: a classifier has one output, 'log_odds'; its card names "
+                f"{', '.join(model.card.outputs)}"
+            )
+        if shapes != [(1, 1)]:
+            raise ModelError(f"{where}: output 'log_odds' has shape {shapes[0]}, not (1, 1)")
+
     @property
     def input_size(self) -> tuple[int, int]:
         """Width and height of the pictures it takes, in pixels."""
@@ -136,11 +150,35 @@ class TfliteInterpreter:
         """
         if image.shape != (self._size[1], self._size[0], 3):
             raise ValueError(f"expected {(self._size[1], self._size[0], 3)}, got {image.shape}")
-        self._tflite.set_tensor(self._input, self._pixel_table[image][None])
+        return [output[0] for output in self.run_batch(image[None])]
+
+    def run_batch(self, images: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        """Run the network on several pictures at once.
+
+        Another number of pictures than the last time costs a set-up of the network.
+
+        Args:
+            images: uint8 (N, height, width, 3), RGB, exactly of the input size.
+
+        Returns:
+            The outputs in the order of the card, float32, with the batch axis.
+
+        Raises:
+            ValueError: the pictures have another shape.
+        """
+        if not len(images) or images.shape[1:] != (self._size[1], self._size[0], 3):
+            raise ValueError(
+                f"expected {('N', self._size[1], self._size[0], 3)}, got {images.shape}"
+            )
+        if len(images) != self._batch:
+            self._tflite.resize_tensor_input(self._input, images.shape)
+            self._tflite.allocate_tensors()
+            self._batch = len(images)
+        self._tflite.set_tensor(self._input, self._pixel_table[images])
         self._tflite.invoke()
         results: list[NDArray[np.float32]] = []
         for index, scale, zero_point in self._outputs:
-            raw = self._tflite.get_tensor(index)[0]
+            raw = self._tflite.get_tensor(index)
             # Widen first: an int8 minus its zero point does not fit an int8.
             results.append((raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale))
         return results
