@@ -24,6 +24,8 @@ _FILL = 0.8
 # further than an eighth of a window, or a fifth of its size, from the best window.
 _SCALE_STEP = 1.4
 _STRIDE_SHARE = 0.25
+# Two windows show the same bird from this overlap on: less than for boxes, which end at the bird.
+_SAME_IOU, _SAME_CONTAINED = 0.25, 0.6
 # More windows than this that show a bird are noise; the best are kept.
 _MAX_CANDIDATES = 500
 
@@ -117,7 +119,7 @@ def boxes_from_windows(windows: Boxes, score: Scores) -> tuple[Boxes, Scores]:
     Returns:
         Boxes (M, 4) and the best window's score (M,), best first.
     """
-    stays = merge(windows, score)
+    stays = merge(windows, score, iou_limit=_SAME_IOU, contained_limit=_SAME_CONTAINED)
     iou, _ = pairwise_overlap(windows[stays], windows)
     certain = np.clip(score.astype(np.float64), 1e-4, 1 - 1e-4)
     # The odds, not the probability: 0.99 is a far better window than 0.9.
