@@ -42,6 +42,8 @@ class DatasetMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recall: at the default threshold; None without birds.
         empty_pictures: pictures without a bird.
         empty_flagged: of those, with a detection at the default threshold.
+        recall_by_size: for birds from tiny to large.
+        recall_by_kind: by what makes the pictures difficult.
     """
 
     pictures: int
@@ -51,6 +53,8 @@ class DatasetMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recall: float | None
     empty_pictures: int
     empty_flagged: int
+    recall_by_size: dict[str, float] = {}
+    recall_by_kind: dict[str, float] = {}
 
 
 class ClassifierMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -130,11 +130,10 @@ def train(data: Path, run: Path, start_from: Path | None, **changes: float | Non
     """
     from model_build.train import Recipe
     from model_build.train import train as run_training
-    from model_build.validation import training_figures, validation_sets
+    from model_build.validation import training_figures
 
     recipe = dataclasses.replace(Recipe(), **{k: v for k, v in changes.items() if v is not None})
-    packs, material, validation_cutouts = _load(data)
-    sets = validation_sets(packs, validation_cutouts)
+    material, sets = _load(data)
     try:
         run_training(
             material,
@@ -160,7 +159,7 @@ def quantize(data: Path, run: Path, size_px: int) -> None:
     from model_build.quantize import card_for
     from model_build.quantize import quantize as to_int8
 
-    _, material, _ = _load(data)
+    material, _ = _load(data)
     content = to_int8(weights, material, size_px)
     path = run / "bird_detector.tflite"
     write_model(content, card_for(content, size_px, threshold=0.5), path)
@@ -177,17 +176,16 @@ def quantize(data: Path, run: Path, size_px: int) -> None:
     help="Share of empty validation pictures that the default threshold may flag.",
 )
 def evaluate(data: Path, run: Path, flagged_share: float) -> None:
-    """Measure the float and the int8 model on val, val-small and nestbox.
+    """Measure the float and the int8 model on val, val-small, nestbox and empty-hard.
 
     Uses the runtime's own detector code. Chooses the default threshold on val (nestbox is never
     tuned on) and writes the figures into the card in the run's folder.
     """
     weights = _weights(run)
 
-    from model_build.validation import evaluate_models, table, validation_sets
+    from model_build.validation import evaluate_models, table
 
-    packs, _, validation_cutouts = _load(data)
-    sets = validation_sets(packs, validation_cutouts)
+    _, sets = _load(data)
     card = evaluate_models(weights, run / "bird_detector.tflite", sets, flagged_share)
     click.echo(table(card))
     click.echo("next: python -m model_build export")
@@ -224,14 +222,15 @@ def _weights(run: Path) -> Path:
 
 
 def _load(data: Path):
-    """The packs, the training material and the validation cut-outs."""
+    """The training material and the validation sets."""
     from model_build.augment import Material
     from model_build.cutouts import read_cutouts
     from model_build.datasets import load_packs
+    from model_build.validation import validation_sets
 
     try:
         packs = load_packs(data / "packs")
-        names = ("cutouts_train", "cutouts_validation", "objects_train")
+        names = ("cutouts_train", "cutouts_validation", "objects_train", "objects_validation")
         cutouts = {name: read_cutouts(data / f"{name}.zip") for name in names}
     except (FileNotFoundError, ValueError) as error:
         raise click.ClickException(f"{error}; first: python -m model_build fetch PACKS") from None
@@ -242,7 +241,9 @@ def _load(data: Path):
         objects=cutouts["objects_train"],
         distractors=packs.distractors_train,
     )
-    return packs, material, cutouts["cutouts_validation"]
+    return material, validation_sets(
+        packs, cutouts["cutouts_validation"], cutouts["objects_validation"]
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -17,11 +18,12 @@ from edgebird.interpreter import Interpreter, TfliteInterpreter, default_threads
 from edgebird.model import InputScaling, ModelCard, OperatingPoint, load_model, write_model
 from edgebird.structures import Detections, Image
 from edgebird.tiles import Region
-from model_build.augment import COUNTED_SHARE, Material, background_photo, paste
-from model_build.cutouts import decode_cutout
-from model_build.datasets import Packs
+from model_build.augment import Material
+from model_build.datasets import Example, Packs
+from model_build.hard_pictures import KINDS, empty_picture, small_birds_picture
 from model_build.metrics import (
     Judged,
+    Truth,
     at_threshold,
     average_precision,
     judge,
@@ -29,73 +31,57 @@ from model_build.metrics import (
 )
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
 
-SMALL_PICTURES, SMALL_SEED = 400, 20
 # Lower than any threshold in use: average precision needs the whole curve.
 LOWEST_SCORE = 0.02
 
 
+SMALL_PICTURES, EMPTY_PICTURES = 30 * len(KINDS), 400
+
+
 @dataclass(frozen=True)
 class ValidationSet:
-    """Pictures with all their birds' boxes (float32 (N, 4), xyxy in pixels).
+    """Pictures with what is in them.
 
     Pictures are made when asked for: a set is larger than a small machine's memory.
     """
 
     name: str
-    items: Sequence[Callable[[], tuple[Image, np.ndarray]]]
+    items: Sequence[Callable[[], tuple[Image, Truth]]]
 
 
-def validation_sets(packs: Packs, cutouts: Sequence[bytes]) -> list[ValidationSet]:
-    """``val``, ``val-small`` and ``nestbox``.
+def validation_sets(
+    packs: Packs, cutouts: Sequence[bytes], objects: Sequence[bytes]
+) -> list[ValidationSet]:
+    """``val``, ``val-small``, ``nestbox`` and ``empty-hard``.
 
     Args:
         packs: of which only validation pictures are used.
         cutouts: birds cut out of validation pictures.
+        objects: things that are no birds, cut out of validation pictures.
     """
     material = Material(
         birds=[e for e in packs.boxed_validation if len(e.fractions)],
         empties=[e for e in packs.boxed_validation if not len(e.fractions)],
         cutouts=cutouts,
-        objects=[],
-        distractors=[],
+        objects=objects,
+        distractors=packs.distractors_validation,
     )
-
-    def photo(example):
-        def load() -> tuple[Image, np.ndarray]:
-            picture = example.picture()
-            return picture, example.boxes(picture.shape[1], picture.shape[0])
-
-        return load
-
-    def small(number: int):
-        return lambda: small_scene(number, material)
-
     return [
-        ValidationSet("val", [photo(e) for e in packs.boxed_validation]),
-        ValidationSet("val-small", [small(i) for i in range(SMALL_PICTURES)]),
-        ValidationSet("nestbox", [photo(e) for e in packs.nestbox]),
+        ValidationSet("val", [partial(_photo, e) for e in packs.boxed_validation]),
+        ValidationSet(
+            "val-small", [partial(small_birds_picture, i, material) for i in range(SMALL_PICTURES)]
+        ),
+        ValidationSet("nestbox", [partial(_photo, e) for e in packs.nestbox]),
+        ValidationSet(
+            "empty-hard", [partial(empty_picture, i, material) for i in range(EMPTY_PICTURES)]
+        ),
     ]
 
 
-def small_scene(number: int, material: Material) -> tuple[Image, np.ndarray]:
-    """Picture ``number`` of ``val-small``: one or two birds at 8-40 % of the canvas on a bird-free
-    photo, a third of them backlit, some partly hidden or cut by the border.
-    """
-    rng = np.random.default_rng([SMALL_SEED, number])
-    width, height = 320, 240
-    canvas = background_photo(rng, material, width, height)
-    backlit = rng.random() < 1 / 3
-    boxes: list[np.ndarray] = []
-    for _ in range(rng.choice([1, 2], p=[0.7, 0.3])):
-        bird = decode_cutout(material.cutouts[int(rng.integers(len(material.cutouts)))])
-        longest = np.exp(rng.uniform(np.log(0.08), np.log(0.4))) * width
-        before = canvas.copy()
-        pasted = paste(rng, canvas, bird, float(longest), backlit, boxes)
-        if pasted is not None and pasted.visible_share >= COUNTED_SHARE:
-            boxes.append(pasted.box)
-        else:
-            canvas = before
-    return canvas, np.array(boxes, np.float32).reshape(-1, 4)
+def _photo(example: Example) -> tuple[Image, Truth]:
+    picture = example.picture()
+    size = picture.shape[1], picture.shape[0]
+    return picture, Truth(example.boxes(*size), size)
 
 
 class KerasInterpreter:
@@ -140,14 +126,14 @@ def run_set(
     """
     detector = ConvDetector(interpreter, card)
     found: list[Detections] = []
-    wanted: list[np.ndarray] = []
+    truths: list[Truth] = []
     for load in tqdm(dataset.items[::every], dataset.name, leave=False):
-        picture, boxes = load()
+        picture, truth = load()
         whole: list[Region] = [(0, 0, picture.shape[1], picture.shape[0])]
         regions = whole if whole_only else None
         found.append(detector.detect(picture, regions, threshold=LOWEST_SCORE))
-        wanted.append(boxes)
-    return judge(found, wanted)
+        truths.append(truth)
+    return judge(found, truths)
 
 
 def training_figures(model: keras.Model, sets: Sequence[ValidationSet]) -> dict[str, float]:
@@ -155,7 +141,7 @@ def training_figures(model: keras.Model, sets: Sequence[ValidationSet]) -> dict[
     interpreter, card = KerasInterpreter(model), float_card(model)
     figures = {}
     for dataset in sets:
-        if dataset.name != "nestbox":
+        if dataset.name in ("val", "val-small"):
             judged = run_set(interpreter, card, dataset, whole_only=True, every=8)
             figures[f"ap50 {dataset.name}"] = round(average_precision(judged) or 0.0, 4)
     return figures
@@ -237,4 +223,8 @@ def table(card: ModelCard) -> str:
                 f"{name:<10} {kind:<6} {figures[0]:>6} {figures[1]:>9} {figures[2]:>7}  "
                 f"{m.empty_flagged} of {m.empty_pictures} empty pictures"
             )
+            if m.recall_by_kind and kind == "int8":
+                by_group = m.recall_by_size | m.recall_by_kind
+                recalls = ", ".join(f"{name} {value:.2f}" for name, value in by_group.items())
+                lines.append(f"    recall: {recalls}")
     return "\n".join(lines)
