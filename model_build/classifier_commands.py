@@ -10,13 +10,14 @@ import click
 
 if TYPE_CHECKING:
     from model_build.classifier_data import ClassifierData
+    from model_build.validation import ValidationSet
 
 DATA = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=Path("data"),
     show_default=True,
-    help="Folder made by 'fetch'.",
+    help="Folder with the gathered packs.",
 )
 RUNS = click.option(
     "--runs",
@@ -40,11 +41,15 @@ def classifier() -> None:
     """Train, quantize, measure and ship the classifier: bird or not.
 
     \b
-    In this order, after 'fetch':
+    In this order, once the packs are gathered (python -m model_build --help):
       1. python -m model_build classifier train      (40 min on 2 cores; article: 10 min)
       2. python -m model_build classifier quantize   calibrated, int8        (1 min)
       3. python -m model_build classifier evaluate   on 15,000 pictures      (5 min)
       4. python -m model_build classifier export     ship it in edgebird/models
+    \b
+    Then, with the detector that is shipped beside it:
+      python -m model_build classifier compare       sliding window against convolution
+      python -m model_build classifier second-look   what detect --verify does
     """
 
 
@@ -179,6 +184,77 @@ def export(runs: Path, to: Path) -> None:
     click.echo(f"shipped: {to / MODEL}")
 
 
+@classifier.command()
+@DATA
+@RUNS
+@click.option(
+    "--pictures", default=40, show_default=True, type=click.IntRange(1), help="Of val-small."
+)
+def compare(data: Path, runs: Path, pictures: int) -> None:
+    """Find birds in three ways: sliding window, the article's network over the whole frame, and
+    the detector; print windows, multiplications, time and AP50 of each.
+
+    Takes the shipped detector and classifier, and the article's classifier from the runs.
+    """
+    from edgebird.errors import ModelError
+    from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, load_model
+    from model_build.classifier_compare import compare as run_comparison
+    from model_build.classifier_compare import cost_table
+
+    article = _folder(runs, "article")
+    try:
+        detector = load_model(DEFAULT_DETECTOR, "detector")
+        classifiers = {
+            "edgebird": load_model(DEFAULT_CLASSIFIER, "classifier"),
+            "article": load_model(article / MODEL, "classifier"),
+        }
+    except ModelError as error:
+        raise click.ClickException(str(error)) from None
+    sets = {s.name: s for s in _validation_sets(data)}
+    rows = run_comparison(detector, classifiers, article / VERDICT, sets["val-small"], pictures)
+    click.echo(cost_table(rows))
+
+
+@classifier.command("second-look")
+@DATA
+@click.option("--every", default=1, show_default=True, help="Only every n-th picture of a set.")
+@click.option(
+    "--try",
+    "settings",
+    multiple=True,
+    type=(float, float),
+    metavar="WEIGHT REACH",
+    help="Settings to try, again and again; default: those of the runtime.",
+)
+def second_look(data: Path, every: int, settings: tuple[tuple[float, float], ...]) -> None:
+    """Measure 'detect --verify': false alarms with and without it, at the same recall.
+
+    Takes the shipped detector and classifier, and the detector's validation sets.
+    """
+    from edgebird.classify import Classifier
+    from edgebird.detector.conv import ConvDetector
+    from edgebird.detector.verify import REACH, WEIGHT
+    from edgebird.errors import ModelError
+    from edgebird.interpreter import TfliteInterpreter, default_threads
+    from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, load_model
+    from model_build.classifier_compare import false_alarms, look_twice, second_look_table
+
+    threads = default_threads()
+    try:
+        first = load_model(DEFAULT_DETECTOR, "detector")
+        second = load_model(DEFAULT_CLASSIFIER, "classifier")
+    except ModelError as error:
+        raise click.ClickException(str(error)) from None
+    detector = ConvDetector(TfliteInterpreter(first, threads), first.card)
+    looks = Classifier(TfliteInterpreter(second, threads), second.card)
+    rows = []
+    for dataset in _validation_sets(data):
+        looked = look_twice(detector, looks, dataset, every)
+        chosen = settings or ((WEIGHT, REACH),)
+        rows += false_alarms(dataset.name, looked, first.card.threshold, chosen)
+    click.echo(second_look_table(rows))
+
+
 def _folder(runs: Path, recipe: str) -> Path:
     return runs / f"classifier-{recipe}"
 
@@ -196,4 +272,23 @@ def _load(data: Path) -> ClassifierData:
     try:
         return load_classifier_data(data)
     except (FileNotFoundError, ValueError) as error:
-        raise click.ClickException(f"{error}; first: python -m model_build fetch PACKS") from None
+        raise _not_gathered(error) from None
+
+
+def _validation_sets(data: Path) -> list[ValidationSet]:
+    from model_build.cutouts import read_cutouts
+    from model_build.datasets import load_packs
+    from model_build.validation import validation_sets
+
+    try:
+        packs = load_packs(data / "packs")
+        cutouts, objects = (
+            read_cutouts(data / f"{name}_validation.zip") for name in ("cutouts", "objects")
+        )
+    except (FileNotFoundError, ValueError) as error:
+        raise _not_gathered(error) from None
+    return validation_sets(packs, cutouts, objects)
+
+
+def _not_gathered(error: Exception) -> click.ClickException:
+    return click.ClickException(f"{error}; first gather the packs: python -m model_build --help")

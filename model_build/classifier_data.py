@@ -185,8 +185,8 @@ def load_classifier_data(data: Path) -> ClassifierData:
     set_aside = [p for p in trained([*birds, *others]) if is_for_calibration(p.example.name)]
     cub_aside = [p for p in set_aside if p.kind == "CUB"]
     others_aside = [p for p in set_aside if not p.bird]
-    calibration += _in_proportion(cub_aside, others_aside, CALIBRATION_EXTRA)
-    holdout = cifar["test"] + _in_proportion(held_out(cub), held_out(others), HOLDOUT_EXTRA)
+    calibration += choose_in_proportion(cub_aside, others_aside, CALIBRATION_EXTRA)
+    holdout = cifar["test"] + choose_in_proportion(held_out(cub), held_out(others), HOLDOUT_EXTRA)
 
     def learned(pictures: Iterable[Labelled]) -> list[Labelled]:
         return [p for p in trained(pictures) if not is_for_calibration(p.example.name)]
@@ -230,7 +230,7 @@ def _tiny_imagenet(pack: Path) -> list[Labelled]:
     return pictures
 
 
-def _in_proportion(
+def choose_in_proportion(
     birds: Sequence[Labelled], others: Sequence[Labelled], total: int
 ) -> list[Labelled]:
     """``total`` pictures with a share of birds of `BIRD_SHARE`; always the same."""

@@ -18,9 +18,18 @@ from model_build.classifier import ClassifierRecipe, article_features, build_cla
 from model_build.classifier_data import Labelled, TrainingPictures
 from model_build.classifier_pictures import FeederMix
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE
-from model_build.quantize import TRAINING_DATA, current_commit
+from model_build.quantize import current_commit
 
-CIFAR = TrainingData("CIFAR-10", "no terms stated; from Tiny Images")
+CLASSIFIER_DATA = [
+    TrainingData("CIFAR-10", "no terms stated; from Tiny Images"),
+    TrainingData("CUB-200 (2010), cropped birds", "research, non-commercial"),
+    TrainingData("CUB-200-2011 (42 species), boxes", "research, non-commercial"),
+    TrainingData("web photos of 48 Singapore species", "terms unclear"),
+    TrainingData("Tiny-ImageNet and ImageNet samples", "ImageNet terms, research"),
+    TrainingData("Pascal VOC 2007, bird-free photos", "Flickr terms"),
+    TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
+]
+TRUNK = TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0")
 
 
 def scaled(pictures: np.ndarray) -> np.ndarray:
@@ -120,28 +129,29 @@ def _with_one_output(recipe: ClassifierRecipe) -> keras.Model:
     return keras.Model(model.input, odds, name=recipe.network)
 
 
-def dense_article(verdict: keras.Model, size_px: int) -> keras.Model:
+def dense_article(verdict: keras.Model, width: int, height: int) -> keras.Model:
     """The article's network over a larger picture at once: its fully-connected layers as
     convolutions, with the same weights.
 
     Args:
         verdict: the network with one output, for pictures of its own size.
-        size_px: side of the larger picture.
+        width: of the larger picture, in pixels.
+        height: of the larger picture.
 
     Returns:
         A model to a map (N, rows, columns, 1): cell (i, j) is what ``verdict`` says of the window
         whose upper left corner is at pixel (4 i, 4 j).
     """
-    picture = keras.Input((size_px, size_px, 3), name="picture")
+    picture = keras.Input((height, width, 3), name="picture")
     x = article_features(picture)
     # What was flattened for the fully-connected layer is now a kernel of that height and width.
-    _, height, width, channels = verdict.get_layer("pool2").output.shape
-    x = layers.Conv2D(512, (height, width), activation="relu", name="connected")(x)
+    _, rows, columns, channels = verdict.get_layer("pool2").output.shape
+    x = layers.Conv2D(512, (rows, columns), activation="relu", name="connected")(x)
     odds = layers.Conv2D(1, 1, name="log_odds")(x)
     model = keras.Model(picture, odds, name="dense_article")
     for name in ("conv1", "conv2", "conv3"):
         model.get_layer(name).set_weights(verdict.get_layer(name).get_weights())
-    for name, shape in (("connected", (height, width, channels)), ("log_odds", (1, 1, 512))):
+    for name, shape in (("connected", (rows, columns, channels)), ("log_odds", (1, 1, 512))):
         kernel, bias = verdict.get_layer(name).get_weights()
         model.get_layer(name).set_weights([kernel.reshape(*shape, -1), bias])
     return model
@@ -183,8 +193,9 @@ def representative_pictures(
 
 def classifier_card(content: bytes, recipe: ClassifierRecipe) -> ModelCard:
     """The card of a freshly quantized classifier; its figures come from the evaluation."""
+    own = recipe.network == "edgebird"
     return ModelCard(
-        name="edgebird classifier" if recipe.network == "edgebird" else "the article's classifier",
+        name="edgebird classifier" if own else "the article's classifier",
         task="classifier",
         input_size_px=(recipe.size_px, recipe.size_px),
         input_scaling=InputScaling(PIXEL_MEAN, PIXEL_SCALE),
@@ -194,7 +205,7 @@ def classifier_card(content: bytes, recipe: ClassifierRecipe) -> ModelCard:
         threshold=0.5,
         threshold_chosen_at=None,
         metrics={},
-        training_data=[CIFAR, *TRAINING_DATA],
+        training_data=[*CLASSIFIER_DATA, *([TRUNK] if own else [])],
         licence="Apache-2.0; trained on data with research terms, see training_data",
         commit=current_commit(),
         sha256=hashlib.sha256(content).hexdigest(),

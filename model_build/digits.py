@@ -8,7 +8,6 @@ there is an 8 on a canvas of 36 x 36 that holds one digit, in the middle or anyw
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 from tqdm import tqdm
+
+from model_build.work import milliseconds, multiply_accumulates
 
 DIGIT_PX, CANVAS_PX = 18, 36
 EIGHT = 8
@@ -209,7 +210,7 @@ def deep_network() -> keras.Model:
     )
 
 
-def pipeline(side_px: int | None = CANVAS_PX) -> keras.Model:
+def pipeline(side_px: int = CANVAS_PX) -> keras.Model:
     """(e) The five steps, for a canvas of 36 px or, with the same weights, a larger one.
 
     1. Cut the canvas into overlapping tiles. 2. Put each tile through the same small network.
@@ -230,18 +231,6 @@ def pipeline(side_px: int | None = CANVAS_PX) -> keras.Model:
         ],
         name="pipeline",
     )
-
-
-def multiply_accumulates(model: keras.Model) -> int:
-    """Multiplications of one picture through the network."""
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, layers.Dense):
-            total += layer.kernel.shape[0] * layer.kernel.shape[1]
-        elif isinstance(layer, layers.Conv2D):
-            positions = int(np.prod(layer.output.shape[1:3]))
-            total += int(np.prod(layer.kernel.shape)) * positions
-    return total
 
 
 def fit(
@@ -275,9 +264,8 @@ def fit(
 
 def log_odds(model: keras.Model, pictures: np.ndarray) -> np.ndarray:
     """ln(p / (1 - p)) of an 8 for each picture, (N,)."""
-    logits = np.concatenate(
-        [np.asarray(model(pictures[i : i + 2000])) for i in range(0, len(pictures), 2000)]
-    ).reshape(-1, 2)
+    parts = [pictures[i : i + 1000] for i in range(0, len(pictures), 1000)]
+    logits = np.concatenate([model.predict_on_batch(part) for part in parts]).reshape(-1, 2)
     return logits[:, 1] - logits[:, 0]
 
 
@@ -306,17 +294,6 @@ def best_limit(odds: np.ndarray, labels: np.ndarray) -> float:
     return float(max(candidates, key=lambda limit: accuracy(odds, labels, limit)))
 
 
-def milliseconds(run: Callable[[], object], repeats: int = 15) -> float:
-    """Median time of a call, after one to warm up."""
-    run()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times)) * 1000
-
-
 # --- the ladder
 
 
@@ -325,7 +302,7 @@ def climb(digits: Digits, folder: Path, *, effort: float = 1.0, seed: int = 8) -
 
     Args:
         digits: to learn and to test with.
-        folder: for a picture of each rung.
+        folder: for a picture of each rung, and one of all, ``ladder.png``.
         effort: scales the trainings; 1 takes some minutes on two cores.
         seed: of everything drawn by lot.
 
@@ -380,7 +357,7 @@ def climb(digits: Digits, folder: Path, *, effort: float = 1.0, seed: int = 8) -
                 accuracy(found[1][0], off_labels, limit),
                 a.parameters,
                 windows * a.multiply_accumulates,
-                milliseconds(lambda: slide(small, off[:1])),
+                _time_of(small, np.repeat(middle(off[:1]), windows, axis=0)),
             )
         )
         _draw(folder / "c.png", off, found[1][0] - limit, window=found[1][1])
@@ -408,6 +385,7 @@ def climb(digits: Digits, folder: Path, *, effort: float = 1.0, seed: int = 8) -
             _draw(folder / f"{letter}.png", off, odds[1])
 
     rungs += finds_several(learn, exam, folder, effort=effort)
+    _draw_overview(folder)
     return rungs
 
 
@@ -446,6 +424,21 @@ def _draw(
         cells.append(cv2.copyMakeBorder(picture, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=colour))
     rows = [np.hstack(cells[i : i + 8]) for i in range(0, len(cells), 8)]
     cv2.imwrite(str(path), np.vstack(rows))
+
+
+def _draw_overview(folder: Path) -> None:
+    """All rungs in one picture, ``ladder.png``: the first row of each."""
+    strips = []
+    for name in ("a", "b", "c", "d", "e", "f_window", "f_conv"):
+        picture = cv2.imread(str(folder / f"{name}.png"))
+        rows = 2 if name.startswith("f") else 4
+        strip = picture[: picture.shape[0] // rows]
+        width = 912
+        strip = cv2.resize(strip, (width, round(width * strip.shape[0] / strip.shape[1])))
+        label = np.zeros((strip.shape[0], 60, 3), np.uint8)
+        cv2.putText(label, name[0], (20, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.2, (255, 255, 255), 2)
+        strips.append(np.hstack([label, strip]))
+    cv2.imwrite(str(folder / "ladder.png"), np.vstack(strips))
 
 
 def table(rungs: Sequence[Rung]) -> str:

@@ -13,7 +13,7 @@ import click
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("data"),
     show_default=True,
-    help="Folder made by 'fetch', or one with MNIST's four files.",
+    help="Folder with the gathered packs, or one with MNIST's four files.",
 )
 @click.option(
     "--to",

@@ -33,12 +33,11 @@ from model_build.digits import (
     Canvases,
     Rung,
     fit,
-    milliseconds,
-    multiply_accumulates,
     pipeline,
 )
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE
 from model_build.quantize import output_names
+from model_build.work import milliseconds, multiply_accumulates
 
 # Digits at MNIST's own size fill a window as a bird does.
 _DIGIT_PX, _SCENE_PX, _DIGITS_A_SCENE = 28, 144, 9
@@ -171,9 +170,12 @@ def _odds_weights(model: keras.Model) -> list[np.ndarray]:
     return [kernel[..., 1:] - kernel[..., :1], bias[1:] - bias[:1]]
 
 
-def _features(model: keras.Model, x):
-    for name in ("tiles", "small_network", "largest_of_four", "verdict"):
-        x = model.get_layer(name)(x)
+def _features(trained: keras.Model, x):
+    """The trained layers, all but the last, on a picture of another size."""
+    copy = pipeline(x.shape[1])
+    copy.set_weights(trained.get_weights())
+    for layer in copy.layers[:-1]:
+        x = layer(x)
     return x
 
 

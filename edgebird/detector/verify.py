@@ -10,7 +10,7 @@ import numpy as np
 
 from edgebird.classify import Classifier
 from edgebird.detector import Detector
-from edgebird.structures import Box, Detections, Image, Scores
+from edgebird.structures import Box, Boxes, Detections, Image, Scores
 from edgebird.tiles import Region
 
 # Windows looked at: side in box lengths, and shift to the right and down in box lengths.
@@ -23,8 +23,7 @@ _WINDOWS = (
     (1.35, 0.0, 0.12),
 )
 # How much the classifier's log-odds weigh beside the detector's, and how far they can move it.
-_WEIGHT = 0.4
-_REACH = 1.5
+WEIGHT, REACH = 0.4, 1.5
 # A frame has few birds; with more doubtful detections than this, it is noise that costs time.
 _MAX_LOOKS = 6
 
@@ -48,8 +47,8 @@ class VerifyingDetector:
         detector: Detector,
         classifier: Classifier,
         *,
-        weight: float = _WEIGHT,
-        reach: float = _REACH,
+        weight: float = WEIGHT,
+        reach: float = REACH,
     ) -> None:
         self._detector = detector
         self._classifier = classifier
@@ -72,16 +71,27 @@ class VerifyingDetector:
         limit = _log_odds(np.float32(threshold))
         low = 1 / (1 + np.exp(self._reach - limit))
         found = self._detector.detect(image, regions, threshold=float(low))
-        odds = _log_odds(found.score)
         score = found.score.copy()
-        for i in np.flatnonzero(np.abs(odds - limit) < self._reach)[:_MAX_LOOKS]:
-            left, top, right, bottom = found.xyxy[i].tolist()
-            crops = windows_around((left, top, right, bottom), image)
-            seen = self._weight * float(self._classifier.log_odds(crops).mean())
-            moved = odds[i] + min(max(seen, -self._reach), self._reach)
-            score[i] = 1 / (1 + np.exp(-moved))
+        doubtful = np.abs(_log_odds(found.score) - limit) < self._reach
+        for i in np.flatnonzero(doubtful)[:_MAX_LOOKS]:
+            seen = second_look(self._classifier, image, found.xyxy[i])
+            score[i] = both_looks(score[i : i + 1], seen, self._weight, self._reach)[0]
         order = np.argsort(-score, kind="stable")
         return Detections(found.xyxy[order], score[order]).above(threshold)
+
+
+def second_look(classifier: Classifier, image: Image, xyxy: Boxes) -> float:
+    """The classifier's mean log-odds of a bird over a few windows around one box, (4,)."""
+    left, top, right, bottom = xyxy.tolist()
+    return float(classifier.log_odds(windows_around((left, top, right, bottom), image)).mean())
+
+
+def both_looks(score: Scores, seen: float | Scores, weight: float, reach: float) -> Scores:
+    """The detector's score, (N,), with ``weight`` times the classifier's log-odds added to its
+    own, but at most ``reach``.
+    """
+    moved = _log_odds(score) + np.clip(weight * np.asarray(seen), -reach, reach)
+    return (1 / (1 + np.exp(-moved))).astype(np.float32)
 
 
 def windows_around(box: Box, image: Image) -> list[Image]:
