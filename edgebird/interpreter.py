@@ -98,6 +98,7 @@ class TfliteInterpreter:
             self._check_maps(where, model, shapes)
         else:
             self._check_verdict(where, model, shapes)
+        self._where = where
         self._size = (width, height)
         self._batch = 1
         self._input = inputs[0]["index"]
@@ -165,14 +166,14 @@ class TfliteInterpreter:
 
         Raises:
             ValueError: the pictures have another shape.
+            ModelError: the network takes one picture at a time only.
         """
         if not len(images) or images.shape[1:] != (self._size[1], self._size[0], 3):
             raise ValueError(
                 f"expected {('N', self._size[1], self._size[0], 3)}, got {images.shape}"
             )
         if len(images) != self._batch:
-            self._tflite.resize_tensor_input(self._input, images.shape)
-            self._tflite.allocate_tensors()
+            self._set_up_for(images.shape)
             self._batch = len(images)
         self._tflite.set_tensor(self._input, self._pixel_table[images])
         self._tflite.invoke()
@@ -182,6 +183,17 @@ class TfliteInterpreter:
             # Widen first: an int8 minus its zero point does not fit an int8.
             results.append((raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale))
         return results
+
+    def _set_up_for(self, shape: tuple[int, ...]) -> None:
+        try:
+            with collected(_CHATTER):
+                self._tflite.resize_tensor_input(self._input, shape)
+                self._tflite.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"{self._where} cannot take {shape[0]} pictures at once; convert it with a batch "
+                f"size that is left open ({str(error).splitlines()[0]})"
+            ) from error
 
 
 def _scale(where: str, details: dict[str, Any]) -> tuple[float, int]:

@@ -73,7 +73,7 @@ class ClassifierRecipe:
 
 RECIPES = {
     "edgebird": ClassifierRecipe(
-        network="edgebird", size_px=96, steps=9000, batch=32, learning_rate=5e-4
+        network="edgebird", size_px=96, steps=9000, batch=32, learning_rate=3e-4
     ),
     "article": ClassifierRecipe(
         network="article", size_px=32, steps=6000, batch=96, learning_rate=1e-3

@@ -67,13 +67,14 @@ def train(data: Path, runs: Path, recipe: str, **changes: float | None) -> None:
     Writes checkpoint.npz, metrics.jsonl (a line each 500 steps, with the accuracy on pictures set
     aside for the calibration) and at the end classifier.weights.h5 to the run's folder.
     """
+    pictures = _load(data)
+
     from model_build.classifier import RECIPES, WEIGHTS, train_classifier
     from model_build.classifier_export import raw_log_odds
     from model_build.classifier_report import answers_for, figures
 
     changed = {name: value for name, value in changes.items() if value is not None}
     chosen = dataclasses.replace(RECIPES[recipe], **changed)
-    pictures = _load(data)
     watched = pictures.calibration[::4]
 
     def validate(model: object) -> dict[str, float]:
@@ -145,7 +146,7 @@ def evaluate(data: Path, runs: Path) -> None:
     from edgebird.model import load_model
     from model_build.classifier import RECIPES
     from model_build.classifier_export import KerasClassifier, load_verdict
-    from model_build.classifier_report import measure, table
+    from model_build.classifier_report import measure, most_taken_for_birds, table
 
     pictures = _load(data).holdout
     rows = {}
@@ -158,6 +159,9 @@ def evaluate(data: Path, runs: Path) -> None:
         }
         rows[recipe] = measure(model, interpreters, pictures, folder / "report")
     click.echo(table(rows))
+    for recipe in found:
+        taken = most_taken_for_birds(_folder(runs, recipe) / "report")
+        click.echo(f"{recipe}: taken for birds are {taken}")
     click.echo("next: python -m model_build classifier export")
 
 

@@ -3,7 +3,7 @@
 At use the classifier sees whole pictures as small as 32 px and crops of 20 to 300 px around what
 the detector or a sliding window points at: in poor light, badly centred, half hidden. `FeederMix`
 is made for that. `ArticleMix` is what the article does: the packs' pictures as they are, mirrored,
-turned by up to 25 degrees and blurred with a sigma of up to 3 pixels.
+turned by up to 25 degrees and blurred with a sigma of up to 3 pixels, each now and then.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class ArticleMix:
         picture = self._at_size(_pick(rng, pool))
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
-        if rng.random() < 0.5:
+        if rng.random() < 0.3:
             picture = turned(picture, rng.uniform(-25, 25))
-        if rng.random() < 0.5:
+        if rng.random() < 0.15:
             picture = cv2.GaussianBlur(np.ascontiguousarray(picture), (0, 0), rng.uniform(0.01, 3))
         return np.ascontiguousarray(picture), label
 
@@ -92,10 +92,10 @@ class FeederMix:
         picture, label = source(rng)
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
-        if rng.random() < 0.3:
+        if rng.random() < 0.2:
             picture = turned(picture, rng.uniform(-20, 20))
         picture = fit_to_input(np.ascontiguousarray(picture), (self._size_px, self._size_px))
-        if rng.random() < 0.25:
+        if rng.random() < 0.2:
             picture = _with_a_patch(rng, picture)
         return picture, label
 
@@ -103,7 +103,7 @@ class FeederMix:
         source = self._pictures
         pool = source.cifar_birds if label == BIRD else source.cifar_others
         picture = _pick(rng, pool).picture()
-        picture = _cropped(rng, picture, 0.7) if rng.random() < 0.7 else picture
+        picture = _cropped(rng, picture, 0.8) if rng.random() < 0.6 else picture
         return _other_light(rng, picture), label
 
     def _single(self, rng: Generator, label: int) -> tuple[np.ndarray, int]:

@@ -224,6 +224,14 @@ def contact_sheet(pictures: Sequence[Labelled]) -> np.ndarray:
     return sheet
 
 
+def most_taken_for_birds(folder: Path, count: int = 4) -> str:
+    """Which of CIFAR-10's classes the int8 model takes for birds, from a written report."""
+    report = json.loads((folder / "cifar-10.json").read_text())
+    called = {k: v for k, v in report["int8"]["called a bird, of"].items() if k != "bird"}
+    shown = [f"{kind} {some} of {all_}" for kind, (some, all_) in list(called.items())[:count]]
+    return ", ".join(shown)
+
+
 def _draw_curves(path: Path, answers: Mapping[str, Answers], threshold: float) -> None:
     from matplotlib.figure import Figure
 

@@ -303,7 +303,7 @@ def climb(digits: Digits, folder: Path, *, effort: float = 1.0, seed: int = 8) -
     Args:
         digits: to learn and to test with.
         folder: for a picture of each rung, and one of all, ``ladder.png``.
-        effort: scales the trainings; 1 takes some minutes on two cores.
+        effort: scales the trainings, and below 1 the tests; 1 takes some minutes on two cores.
         seed: of everything drawn by lot.
 
     Returns:
@@ -315,7 +315,7 @@ def climb(digits: Digits, folder: Path, *, effort: float = 1.0, seed: int = 8) -
     keras.utils.set_random_seed(seed)
     learn = Canvases(digits.train, digits.train_labels, seed)
     exam = Canvases(digits.test, digits.test_labels, seed + 1)
-    count = 3000
+    count = max(500, round(3000 * min(1.0, effort)))
     centred, centred_labels = exam.one_each(count, anywhere=False)
     off, off_labels = exam.one_each(count, anywhere=True)
     rungs = []
@@ -347,7 +347,7 @@ def climb(digits: Digits, folder: Path, *, effort: float = 1.0, seed: int = 8) -
 
         # (c): the same network, slid over the canvas. The best of many windows is sure more often
         # by chance, so the limit is chosen anew, on training digits.
-        limit = best_limit(*_slid(small, learn.one_each(1000, anywhere=True)))
+        limit = best_limit(*_slid(small, learn.one_each(count // 3, anywhere=True)))
         found = [slide(small, c) for c in (centred, off)]
         windows = len(range(0, CANVAS_PX - DIGIT_PX + 1, _SLIDE_STEP_PX)) ** 2
         rungs.append(

@@ -42,7 +42,7 @@ def test_the_ladder_shows_what_each_idea_buys(tmp_path: Path) -> None:
     assert e.off_centre is not None
     assert e.off_centre > max(0.8, e.centred - 0.08)
     # Convolution shares what the sliding window computes over and over.
-    assert window.multiply_accumulates > 8 * conv.multiply_accumulates
+    assert window.multiply_accumulates > 5 * conv.multiply_accumulates
     assert len(table(list(rungs.values())).splitlines()) == 8
     for name in ("a", "b", "c", "d", "e", "f_window", "f_conv", "ladder"):
         assert cv2.imread(str(tmp_path / f"{name}.png")) is not None
@@ -77,7 +77,8 @@ def test_digits_stand_in_the_middle_or_anywhere(canvases: Canvases) -> None:
     assert centred[:, :margin].max() == centred[:, :, :margin].max() == 0
     assert 0.3 < labels.mean() < 0.7
     anywhere, _ = canvases.one_each(200, anywhere=True, sizes=(0.8, 1.25))
-    assert (anywhere.max(axis=(0, 3)) > 0.5).mean() > 0.8
+    ink = anywhere.max(axis=(0, 3)) > 0.3
+    assert all(side.any() for side in (ink[:6], ink[-6:], ink[:, :6], ink[:, -6:]))
 
 
 def test_several_digits_do_not_overlap(canvases: Canvases) -> None:

@@ -221,7 +221,7 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
 def test_the_articles_network_learns_what_is_easy(
     pictures: TrainingPictures, tmp_path: Path
 ) -> None:
-    recipe = replace(ARTICLE, steps=60, batch=16, ema=0.9)
+    recipe = replace(ARTICLE, steps=50, batch=12, ema=0.9)
     model = train_classifier(pictures, recipe, tmp_path)
     asked = [*pictures.birds, *pictures.others]
     odds = raw_log_odds(model, asked)
@@ -316,7 +316,7 @@ def test_convolution_is_a_sliding_window_in_int8_too(
     _, verdict = article
     [picture] = random_pictures(1, 60, 76)
     windows = windows_of(picture, 8, 12)
-    content = to_int8(verdict, list(windows[::4]))
+    content = to_int8(verdict, list(windows))
     write_model(content, classifier_card(content, ARTICLE), tmp_path / "small.tflite")
     small = load_model(tmp_path / "small.tflite", "classifier")
     [one_by_one] = TfliteInterpreter(small, 1).run_batch(windows)

@@ -158,7 +158,7 @@ def test_sure_detections_are_neither_looked_at_nor_changed() -> None:
 def test_what_is_doubtful_moves_with_the_threshold() -> None:
     found, interpreter = looked_twice([DARK], [0.9], threshold=0.85)
     assert len(found) == 0
-    assert interpreter.batches == [6]
+    assert interpreter.batches == [4]
 
 
 def test_the_first_look_is_asked_for_all_that_could_be_confirmed() -> None:
@@ -171,8 +171,8 @@ def test_the_first_look_is_asked_for_all_that_could_be_confirmed() -> None:
 def test_a_frame_full_of_doubts_costs_a_bounded_time() -> None:
     boxes = [[float(x), 0.0, float(x + 5), 5.0] for x in range(0, 150, 5)]
     found, interpreter = looked_twice(boxes, [0.6] * len(boxes))
-    assert len(interpreter.batches) == 6
-    assert len(found) == len(boxes) - 6
+    assert len(interpreter.batches) == 4
+    assert len(found) == len(boxes) - 4
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from edgebird.errors import UsageError
+from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, Model, load_model
 from edgebird.structures import Detections, Image
 from edgebird.tiles import Region
 
 if TYPE_CHECKING:
     from edgebird.config import DetectorSection
-    from edgebird.model import Model
 
 
 class Detector(Protocol):
@@ -30,14 +31,12 @@ def open_detector(settings: DetectorSection) -> tuple[Model, Detector]:
         UsageError: two settings do not go together.
         ModelError: a model cannot be loaded.
     """
-    # Here and not above: each detector imports the protocol's module.
+    # Here and not above, because they import this module.
     from edgebird.classify import Classifier
     from edgebird.detector.conv import ConvDetector
     from edgebird.detector.verify import VerifyingDetector
     from edgebird.detector.window import WindowDetector
-    from edgebird.errors import UsageError
     from edgebird.interpreter import TfliteInterpreter, default_threads
-    from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, load_model
 
     threads = settings.threads or default_threads()
     path = None if settings.model is None else Path(settings.model)

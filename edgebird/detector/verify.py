@@ -17,15 +17,13 @@ from edgebird.tiles import Region
 _WINDOWS = (
     (1.2, 0.0, 0.0),
     (1.6, 0.0, 0.0),
-    (1.35, -0.12, 0.0),
-    (1.35, 0.12, 0.0),
-    (1.35, 0.0, -0.12),
-    (1.35, 0.0, 0.12),
+    (1.35, -0.1, 0.1),
+    (1.35, 0.1, -0.1),
 )
 # How much the classifier's log-odds weigh beside the detector's, and how far they can move it.
 WEIGHT, REACH = 0.4, 1.5
 # A frame has few birds; with more doubtful detections than this, it is noise that costs time.
-_MAX_LOOKS = 6
+_MAX_LOOKS = 4
 
 
 class VerifyingDetector:
