@@ -245,10 +245,9 @@ def false_alarms(
     for weight, reach in settings:
         both = looked.judged(threshold, weight, reach)
         at = threshold
-        if both.birds:
+        if wanted := int((alone.found_at >= threshold).sum()):
             # As many birds as before: the score of the one that is just found.
-            wanted = int((alone.found_at >= threshold).sum())
-            at = float(np.sort(both.found_at)[::-1][max(0, wanted - 1)])
+            at = float(np.sort(both.found_at)[::-1][wanted - 1])
         rows.append(_at(f"{name}, weight {weight}, reach {reach}", both, at))
     return rows
 
