@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+import msgspec
 
 import edgebird
 from edgebird.config import Config, MqttSection, load_config, overruled
@@ -108,6 +109,16 @@ CONFIG = click.option(
 @click.option(
     "--threads", type=click.IntRange(1), help="CPU threads for the network. Default: all, up to 4."
 )
+@click.option(
+    "--detector",
+    type=click.Choice(["conv", "window"]),
+    help="conv (default), or window: the classifier on every window, some hundred times slower.",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=None,
+    help="Have the classifier take a second look at doubtful birds. Default: no.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option(
     "--save", metavar="FOLDER", help="Keep annotated pictures: of each visit, or of each picture."
@@ -127,6 +138,8 @@ def detect(
     model: str | None,
     threshold: float | None,
     threads: int | None,
+    detector: str | None,
+    verify: bool | None,
     as_json: bool,
     save: str | None,
     max_frames: int | None,
@@ -150,7 +163,13 @@ def detect(
     config = overruled(
         load_config(config_path),
         camera={"source": camera if camera is not None else source, "fps": fps},
-        detector={"model": model, "threshold": threshold, "threads": threads},
+        detector={
+            "model": model,
+            "threshold": threshold,
+            "threads": threads,
+            "name": detector,
+            "verify": verify,
+        },
         mqtt={"url": mqtt},
         output={"save": save},
     )
@@ -223,6 +242,45 @@ def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
         return
     with click.progressbar(length=total, label="looking", file=sys.stderr) as bar:
         yield lambda: bar.update(1)
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("pictures", nargs=-1, required=True)
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="How likely a bird must be to say so, 0 to 1. Default: the model's own.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def classify(
+    pictures: tuple[str, ...], model: str | None, threshold: float | None, as_json: bool
+) -> None:
+    """Say of each of PICTURES, folders or globs whether it shows a bird.
+
+    For pictures of one thing, from 32 pixels up: the picture is looked at as a whole. Where in a
+    picture birds are, and whether there are small ones in a large picture, 'detect' says.
+
+    \b
+    Examples:
+      edgebird classify bird.jpg plane.png
+      edgebird classify crops/ --json > verdicts.jsonl
+    """
+    from edgebird.classify import Classifier, Verdict, classify_pictures
+    from edgebird.interpreter import TfliteInterpreter, default_threads
+    from edgebird.model import DEFAULT_CLASSIFIER, load_model
+
+    def show(verdict: Verdict) -> None:
+        name, probability = verdict.path.name, verdict.probability
+        if as_json:
+            record = {"image": name, "bird": verdict.bird, "probability": round(probability, 4)}
+            click.echo(msgspec.json.encode(record))
+        else:
+            click.echo(f"{name}: {'bird' if verdict.bird else 'no bird'} ({probability:.2f})")
+
+    loaded = load_model(Path(model) if model else DEFAULT_CLASSIFIER, "classifier")
+    classifier = Classifier(TfliteInterpreter(loaded, default_threads()), loaded.card)
+    classify_pictures(pictures, classifier, show, threshold=threshold)
 
 
 @cli.command(epilog=EXIT_CODES)

@@ -19,6 +19,9 @@ Each section holds the settings of one part::
     model = "/path/to/model.tflite" # default: the one that edgebird ships
     threshold = 0.5                 # default: the model's own
     threads = 4                     # default: all cores, up to four
+    name = "conv"                   # or "window": slow, every window through the classifier
+    smallest_bird_px = 60           # of the window detector; default: from the frame's size
+    verify = false                  # a second look at doubtful birds by the classifier
 
     [motion]
     # corners x, y as fractions of the frame; birds count in zones (default: everywhere), and
@@ -109,6 +112,9 @@ class DetectorSection(_Section, frozen=True):
     model: str | None = None
     threshold: Share | None = None
     threads: Count | None = None
+    name: Literal["conv", "window"] = "conv"
+    smallest_bird_px: Annotated[int, Meta(ge=4)] | None = None
+    verify: bool = False
 
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]

@@ -20,13 +20,12 @@ from edgebird.camera.live import LiveCamera
 from edgebird.camera.settings import CameraSettings
 from edgebird.config import CameraSection, Config, state_folder
 from edgebird.controls import Controls
-from edgebird.detector.conv import ConvDetector
+from edgebird.detector import open_detector
 from edgebird.errors import UsageError
 from edgebird.evidence import Evidence, EvidenceSettings
 from edgebird.faults import FaultWatch
 from edgebird.health import HealthReporter
-from edgebird.interpreter import TfliteInterpreter, default_threads
-from edgebird.model import DEFAULT_DETECTOR, Model, load_model
+from edgebird.model import Model
 from edgebird.motion import MotionGate
 from edgebird.mqtt.address import BrokerAddress, broker_address
 from edgebird.mqtt.topics import default_device, slug
@@ -77,7 +76,7 @@ def detect_on_camera(
     name = slug(config.camera.name or camera_name(source))
     # What can be wrong without a camera is found out before one is opened.
     broker = None if config.mqtt.url is None else broker_address(config.mqtt)
-    model, detector = _open_detector(config)
+    model, detector = open_detector(config.detector)
     controls = Controls(config.detector.threshold or model.card.threshold)
     save = None if config.output.save is None else Path(config.output.save)
     snapshots = None if save is None else Snapshots(save)
@@ -135,7 +134,7 @@ def detect_in_pictures(
             "add --sequence if they are the frames of one camera"
         )
     paths = list_pictures(str(config.camera.source))
-    model, detector = _open_detector(config)
+    model, detector = open_detector(config.detector)
     save = None if config.output.save is None else Path(config.output.save)
     if save is not None:
         make_folder(save)
@@ -183,13 +182,6 @@ def camera_name(source: str) -> str:
     if source.startswith("demo:"):
         return "demo"
     return Path(source).stem
-
-
-def _open_detector(config: Config) -> tuple[Model, ConvDetector]:
-    path = Path(config.detector.model) if config.detector.model else DEFAULT_DETECTOR
-    model = load_model(path, "detector")
-    interpreter = TfliteInterpreter(model, config.detector.threads or default_threads())
-    return model, ConvDetector(interpreter, model.card)
 
 
 def _mqtt_sink(

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import click
 
+from model_build.classifier_commands import classifier
+from model_build.digits_commands import digits
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 DATA = click.option(
@@ -39,7 +42,13 @@ def main() -> None:
       5. python -m model_build export        ship it in edgebird/models
 
     Each step tells more with --help. A training that was stopped goes on where it was.
+    The classifier, bird or not, has the same steps: python -m model_build classifier --help.
+    The idea behind it all, on handwritten digits: python -m model_build digits.
     """
+
+
+main.add_command(classifier)
+main.add_command(digits)
 
 
 @main.command()
