@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from edgebird.detector.conv import ConvDetector, decode_map
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import load_model, write_model
 from model_build.augment import Material, Scene
+from model_build.composing import Composer, Workers
+from model_build.input_pipeline import picture_batches
+from model_build.losses import detection_loss
 from model_build.network import (
     STRIDE,
     build_detector,
@@ -32,8 +36,8 @@ from model_build.network import (
     trunk_variables,
 )
 from model_build.quantize import card_for, quantize
-from model_build.targets import IGNORED, POSITIVE, detection_loss, target_map
-from model_build.train import CHECKPOINT, LOG, Recipe, learning_rate, picture_batches, train
+from model_build.targets import IGNORED, POSITIVE, target_map
+from model_build.train import CHECKPOINT, LOG, Recipe, learning_rate, train
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, float_card
 
@@ -139,8 +143,13 @@ def test_the_trunk_has_the_imagenet_weights_with_their_normalization() -> None:
     np.testing.assert_allclose(stem(picture), y, atol=1e-4)
 
 
-def test_batches_are_the_same_for_any_number_of_workers(material: Material) -> None:
-    [one, *_], [two, *_] = (list(picture_batches(material, TINY, 1, workers)) for workers in (1, 3))
+def test_batches_are_the_same_from_threads_and_from_processes(material: Material) -> None:
+    composer = Composer(material, TINY.seed, TINY.size_px, TINY.empty_share)
+    with closing(Workers(composer, 0)) as threads, closing(Workers(composer, 2)) as processes:
+        [one, *_], [two, *_] = (
+            list(picture_batches(workers, TINY.batch, 1, TINY.steps))
+            for workers in (threads, processes)
+        )
     np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_array_equal(one[1], two[1])
     assert float(tf.reduce_max(tf.abs(one[0]))) <= 1
