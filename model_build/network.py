@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from model_build.targets import STRIDE
+from model_build.targets import STRIDE as STRIDE  # the network's too
 from model_build.trunk_weights import folded_convolution, imagenet_state_dict
 
 # Pixels 0..255 become (pixel - PIXEL_MEAN) / PIXEL_SCALE, which int8 represents exactly.
