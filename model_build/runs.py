@@ -47,7 +47,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     unlabelled_are_empty: bool = False
     size_px: int = 256
     threshold: float | None = None
-    training_data: list[TrainingData] = PACKS_DATA
+    training_data: list[TrainingData] = msgspec.field(default_factory=PACKS_DATA.copy)
 
     @property
     def is_own(self) -> bool:

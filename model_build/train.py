@@ -294,6 +294,9 @@ def train(
         progress.close()
     if is_chief:
         averaged.save_weights(folder / WEIGHTS)
+    if part.machines > 1:
+        # The first machine to leave would look like a failure to the others.
+        _wait_for_all(strategy)
     return averaged
 
 
@@ -357,6 +360,11 @@ def _take_over_from_chief(strategy: tf.distribute.Strategy, state: list, step: i
     for variable, value in zip(state, values, strict=True):
         variable.assign(value)
     return int(common)
+
+
+@tf.function
+def _wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    strategy.run(lambda: _sum_over_replicas(tf.constant(1.0)))
 
 
 # --- the checkpoint

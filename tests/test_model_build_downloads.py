@@ -177,7 +177,7 @@ def one_file(name: str = "a.bin", md5: str = MD5) -> Dataset:
 def test_too_large_a_file_for_the_disk_is_not_begun(server: Server, tmp_path: Path) -> None:
     server.files["a.bin"] = CONTENT
     server.claimed_length = 10**15
-    with pytest.raises(DownloadError, match="is full .*1000000000 MB are to come"):
+    with pytest.raises(DownloadError, match=r"is full .*1000000000 MB are to come"):
         fetch_dataset(one_file(), tmp_path, url=server.url)
 
 

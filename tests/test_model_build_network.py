@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,14 +20,14 @@ with pytest.MonkeyPatch.context() as patch:
     import keras
     import tensorflow as tf
 
-from test_model_build import material
+from test_model_build import drawn_bird, material
 
 from edgebird.detector.conv import ConvDetector, decode_map
 from edgebird.interpreter import TfliteInterpreter
-from edgebird.model import load_model, write_model
+from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
 from model_build.augment import Material, Scene
 from model_build.composing import Composer, Workers
-from model_build.input_pipeline import picture_batches
+from model_build.input_pipeline import Part, measure_input, picture_batches
 from model_build.losses import detection_loss
 from model_build.network import (
     STRIDE,
@@ -36,6 +37,7 @@ from model_build.network import (
     trunk_variables,
 )
 from model_build.quantize import card_for, quantize
+from model_build.start_weights import load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
 from model_build.train import CHECKPOINT, LOG, Recipe, learning_rate, train
 from model_build.trunk_weights import imagenet_state_dict
@@ -155,6 +157,27 @@ def test_batches_are_the_same_from_threads_and_from_processes(material: Material
     assert float(tf.reduce_max(tf.abs(one[0]))) <= 1
 
 
+def test_the_pipelines_speed_is_measured(material: Material) -> None:
+    with closing(Workers(Composer(material, 1, 64, 0.25), 0)) as workers:
+        assert measure_input(workers, 4, seconds=0.2) > 1
+
+
+def test_machines_share_each_batch_out(material: Material) -> None:
+    composer = Composer(material, TINY.seed, 64, TINY.empty_share)
+    with closing(Workers(composer, 0)) as workers:
+        whole = np.concatenate([x.numpy() for x, _ in picture_batches(workers, 4, 1, 3)])
+        shares = [
+            [x.numpy() for x, _ in picture_batches(workers, 4, 1, 3, Part(index, 2, 4))]
+            for index in range(2)
+        ]
+        with pytest.raises(ValueError, match="cannot be divided among 3"):
+            picture_batches(workers, 4, 1, 3, Part(0, 1, 3))
+    # two batches of four; each machine has two of each, for one replica at a time
+    assert [len(share) for share in shares] == [4, 4]
+    by_step = [pictures for step in (0, 2) for share in shares for pictures in share[step:][:2]]
+    np.testing.assert_array_equal(np.concatenate(by_step), whole)
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     recipe = Recipe(steps=1000, warmup_steps=100, learning_rate=1.0)
     rates = [learning_rate(step, recipe) for step in range(1001)]
@@ -192,6 +215,46 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
 
     with pytest.raises(ValueError, match="other settings"):
         train(material, replace(TINY, seed=4), tmp_path / "cut")
+    with pytest.raises(ValueError, match="other pictures"):
+        train(replace(material, empties=material.empties[:1]), TINY, tmp_path / "cut")
+
+
+# --- weights to start from
+
+
+def test_the_shipped_int8_model_gives_its_weights_back() -> None:
+    model = build_detector(256)
+    load_start_weights(model, DEFAULT_DETECTOR)
+    shipped = load_model(DEFAULT_DETECTOR, "detector")
+    int8, full = TfliteInterpreter(shipped, 1), KerasInterpreter(model)
+    for number in range(3):
+        picture = cv2.resize(drawn_bird(number)[0], (256, 256))
+        by_name = dict(zip(shipped.card.outputs, int8.run(picture), strict=True))
+        objectness, box = full.run(picture)
+        # int8 resolves log-odds to about 0.1, and ln(distance) to about 0.03
+        assert np.abs(by_name["objectness"] - objectness).mean() < 0.2
+        assert np.abs(by_name["box"] - box).mean() < 0.1
+        for name, wanted in (("objectness", objectness), ("box", box)):
+            assert np.corrcoef(by_name[name].ravel(), wanted.ravel())[0, 1] > 0.97
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    model = build_detector(64)
+    narrow = build_detector(64, channels=32)
+    narrow.save_weights(tmp_path / "narrow.weights.h5")
+    (tmp_path / "noise.tflite").write_bytes(b"noise")
+    converter = tf.lite.TFLiteConverter.from_keras_model(
+        keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="other")])
+    )
+    (tmp_path / "other.tflite").write_bytes(converter.convert())
+    for name, complaint in (
+        ("narrow.weights.h5", "does not hold weights of this network"),
+        ("noise.tflite", "is not a TFLite model"),
+        ("other.tflite", "is a model of another network"),
+    ):
+        with pytest.raises(ValueError, match=complaint) as caught:
+            load_start_weights(model, tmp_path / name)
+        assert "\n" not in str(caught.value)
 
 
 # --- quantization
@@ -210,7 +273,7 @@ def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
     model.save_weights(weights)
     content = quantize(weights, material, 64, tiles=8)
     path = tmp_path / "bird_detector.tflite"
-    write_model(content, card_for(content, 64, 0.5), path)
+    write_model(content, card_for(content, 64, 0.5, []), path)
 
     loaded = load_model(path, "detector")
     int8, full = TfliteInterpreter(loaded, 1), KerasInterpreter(model)
@@ -240,14 +303,14 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_teaches_the_order() -> None:
     text = run_command("--help").stdout
     places = [text.index(f"model_build {step}") for step in
-              ("fetch", "train", "quantize", "evaluate", "export")]  # fmt: skip
+              ("gather", "train", "quantize", "evaluate", "export")]  # fmt: skip
     assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
     ("arguments", "cure"),
     [
-        (("fetch", "{folder}"), "must hold the packs"),
+        (("gather", "{folder}"), "must hold the packs"),
         (("quantize", "--data", "{folder}", "--run", "{folder}"), "model_build train"),
         (("export", "--run", "{folder}"), "bird_detector.tflite"),
     ],
@@ -256,7 +319,7 @@ def test_a_step_taken_too_early_says_what_is_missing(
     arguments: tuple[str, ...], cure: str, tmp_path: Path
 ) -> None:
     filled = [argument.format(folder=tmp_path) for argument in arguments]
-    result = run_command(*filled, *(("--data", str(tmp_path / "data")) * (filled[0] == "fetch")))
+    result = run_command(*filled, *(("--data", str(tmp_path / "data")) * (filled[0] == "gather")))
     assert result.returncode == 1
     assert cure in result.stderr
     assert "Traceback" not in result.stderr
