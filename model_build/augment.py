@@ -182,7 +182,7 @@ def background(rng: Generator, material: Material, width: int, height: int) -> n
     if choice < 0.5:
         picture = background_photo(rng, material, width, height)
     elif choice < 0.88:
-        picture = _beside_the_bird(rng, material, width, height)
+        picture = beside_the_bird(rng, material, width, height)
     else:
         picture = _blobs(rng, width, height)
     if rng.random() < 0.25:
@@ -388,22 +388,14 @@ def _covering(
     return _with_counted_boxes(picture, boxes, (0, 0, width, height))
 
 
-def _beside_the_bird(rng: Generator, material: Material, width: int, height: int) -> np.ndarray:
-    """The largest strip beside the bird of a photo, scaled and cropped to the wanted size.
-
-    Falls back to blobs where the bird fills the photo.
-    """
-    example = _pick(rng, material.birds)
-    photo = material.decode(example)
-    h, w = photo.shape[:2]
-    boxes = example.boxes(w, h)
-    margin = 0.04 * max(w, h)
-    x0, y0 = boxes[:, :2].min(axis=0) - margin
-    x1, y1 = boxes[:, 2:].max(axis=0) + margin
-    strips = [photo[:, : max(0, int(x0))], photo[:, int(x1) :], photo[: max(0, int(y0))]]
-    strips.append(photo[int(y1) :])
-    strip = max(strips, key=lambda s: min(s.shape[:2]))
-    if min(strip.shape[:2]) < 48:
+def beside_the_bird(rng: Generator, material: Material, width: int, height: int) -> np.ndarray:
+    """The largest strip beside the bird of a photo, scaled and cropped to the wanted size."""
+    # Where the bird fills its photo there is nothing beside it.
+    for _ in range(5):
+        strip = _largest_strip(material, _pick(rng, material.birds))
+        if min(strip.shape[:2]) >= 48:
+            break
+    else:
         return _blobs(rng, width, height)
     if strip.shape[0] > strip.shape[1] and width >= height and rng.random() < 0.5:
         strip = strip.transpose(1, 0, 2)
@@ -422,12 +414,25 @@ def _beside_the_bird(rng: Generator, material: Material, width: int, height: int
     return strip[top : top + height, left : left + width]
 
 
+def _largest_strip(material: Material, example: Example) -> np.ndarray:
+    photo = material.decode(example)
+    h, w = photo.shape[:2]
+    boxes = example.boxes(w, h)
+    margin = 0.04 * max(w, h)
+    x0, y0 = (boxes[:, :2].min(axis=0) - margin).clip(0).astype(int)
+    x1, y1 = (boxes[:, 2:].max(axis=0) + margin).astype(int)
+    strips = (photo[:, :x0], photo[:, x1:], photo[:y0], photo[y1:])
+    return max(strips, key=lambda strip: min(strip.shape[:2]))
+
+
 def _blobs(rng: Generator, width: int, height: int) -> np.ndarray:
     """Soft patches of related colours, like a background out of focus."""
     canvas = np.empty((height, width, 3), np.float32)
     canvas[:] = rng.uniform(20, 235, 3)
     for cells in (3, 8, 24):
-        noise = rng.normal(0, rng.uniform(5, 30), (cells, cells, 3)).astype(np.float32)
+        # Mostly light and dark, a little of one colour: nature is not a disco.
+        noise = rng.normal(0, rng.uniform(5, 30), (cells, cells, 1))
+        noise = (noise + rng.normal(0, 6, (cells, cells, 3))).astype(np.float32)
         canvas += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     return canvas.clip(0, 255).astype(np.uint8)
 

@@ -15,7 +15,8 @@ from edgebird.structures import Image
 from model_build.augment import (
     COUNTED_SHARE,
     Material,
-    background,
+    background_photo,
+    beside_the_bird,
     brightened,
     distractor,
     jpeg_compressed,
@@ -57,7 +58,7 @@ def small_birds_picture(number: int, material: Material) -> tuple[Image, Truth]:
     """
     rng = np.random.default_rng([_SMALL_SEED, number])
     kind = KINDS[number % len(KINDS)]
-    canvas = background(rng, material, WIDTH_PX, HEIGHT_PX)
+    canvas = _background(rng, material, 0.9 if kind == "foliage" else 0.5)
     backlit = kind in ("backlit", "silhouette")
     if backlit or kind == "foliage":
         canvas = brightened(canvas, rng.uniform(1.2, 1.8), rng.uniform(0, 40))
@@ -89,7 +90,7 @@ def empty_picture(number: int, material: Material) -> tuple[Image, Truth]:
     small, as dark and as soft-edged as birds would be.
     """
     rng = np.random.default_rng([_EMPTY_SEED, number])
-    canvas = background(rng, material, WIDTH_PX, HEIGHT_PX)
+    canvas = _background(rng, material, 0.5)
     backlit = rng.random() < 1 / 3
     if backlit:
         canvas = brightened(canvas, rng.uniform(1.2, 1.8), rng.uniform(0, 40))
@@ -100,6 +101,12 @@ def empty_picture(number: int, material: Material) -> tuple[Image, Truth]:
     none = np.zeros((0, 4), np.float32)
     canvas, _ = _seen_by_camera(rng, canvas, none, kind)
     return canvas, Truth(none, (WIDTH_PX, HEIGHT_PX))
+
+
+def _background(rng: Generator, material: Material, leaves_share: float) -> np.ndarray:
+    """Leaves, branches and sky beside the birds of photos, or a photo without a bird."""
+    leaves = rng.random() < leaves_share
+    return (beside_the_bird if leaves else background_photo)(rng, material, WIDTH_PX, HEIGHT_PX)
 
 
 def _pick(rng: Generator, pool):
