@@ -188,6 +188,7 @@ def train(
     packs: Path,
     birds: tuple[str, ...],
     unlabelled_are_empty: bool,
+    size_px: int | None,
     input_processes: int | None,
     measure_input: bool,
     **changes: float | None,
@@ -205,61 +206,46 @@ def train(
         raise click.UsageError("give --start-from or --from-scratch, not both")
 
     from edgebird.errors import ModelError
-    from edgebird.model import DEFAULT_DETECTOR, load_model
-    from model_build.runs import Origin, is_gathered, load_sources, origin_of_own
+    from edgebird.model import DEFAULT_DETECTOR
+    from model_build.runs import is_gathered, load_sources, origin_of
 
     own = not is_gathered(data)
     if own and data == Path("data"):
-        raise click.ClickException(
-            f"no {data / 'packs'}; first: python -m model_build gather PACKS"
-        )
+        raise click.ClickException("no data/packs; first: python -m model_build gather PACKS")
     if own and start_from is None and not from_scratch:
         start_from = DEFAULT_DETECTOR
     run = run or Path("runs") / (data.resolve().name if own else "detector")
     try:
-        start = None
-        if start_from is not None and start_from.suffix == ".tflite":
-            start = load_model(start_from, "detector").card
-            changes["size_px"] = changes["size_px"] or start.input_size_px[0]
-        size_px = changes["size_px"]
-        if own:
-            origin = origin_of_own(
-                data,
-                packs=packs if is_gathered(packs) else None,
-                birds=birds,
-                unlabelled_are_empty=unlabelled_are_empty,
-                size_px=int(size_px or 256),
-                start=start,
-            )
-        else:
-            origin = Origin(data=str(data.resolve()), size_px=int(size_px or 256))
+        origin = origin_of(
+            data,
+            packs=packs,
+            birds=birds,
+            unlabelled_are_empty=unlabelled_are_empty,
+            size_px=size_px,
+            start_from=start_from,
+        )
         sources = load_sources(origin, run, click.echo)
     except (ModelError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(_with_cure(error)) from None
 
     import tensorflow as tf
 
-    from model_build import input_pipeline
-    from model_build.composing import Composer, Workers, default_processes
     from model_build.train import FINE_TUNING, Recipe, choose_device
     from model_build.train import train as run_training
     from model_build.validation import training_figures
 
-    recipe = FINE_TUNING if own and start_from is not None else Recipe()
-    recipe = dataclasses.replace(recipe, **{k: v for k, v in changes.items() if v is not None})
-    if measure_input:
-        gpu = bool(tf.config.list_physical_devices("GPU"))
-        processes = input_processes
-        if processes is None:
-            processes = default_processes() if gpu else 0
-        composer = Composer(sources.material, recipe.seed, recipe.size_px, recipe.empty_share)
-        with closing(Workers(composer, processes)) as workers:
-            rate = input_pipeline.measure_input(workers, recipe.batch, seconds=20)
-        what = f"{processes} processes" if processes else "threads"
-        click.echo(f"{rate:.1f} pictures of {recipe.size_px} px a second from {what}")
-        return
+    recipe = dataclasses.replace(
+        FINE_TUNING if own and start_from is not None else Recipe(),
+        size_px=origin.size_px,
+        **{name: value for name, value in changes.items() if value is not None},
+    )
+    if os.environ.get("TF_CONFIG"):
+        click.echo("waiting for the other machines of TF_CONFIG")
     try:
         device = choose_device(input_processes)
+        if measure_input:
+            _measure_input(sources.material, recipe, device)
+            return
         sets = _validation_sets(sources)
         run_training(
             sources.material,
@@ -395,6 +381,17 @@ def export(run: Path, to: Path | None) -> None:
     write_model(model.content, model.card, path)
     path.with_suffix(".md").write_text(card_page(model.card), encoding="utf-8")
     click.echo(f"shipped: {path}, threshold {model.card.threshold}")
+
+
+def _measure_input(material, recipe, device) -> None:
+    from model_build.composing import Composer, Workers
+    from model_build.input_pipeline import measure_input
+
+    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share)
+    with closing(Workers(composer, device.processes)) as workers:
+        rate = measure_input(workers, recipe.batch, seconds=20)
+    what = f"{device.processes} processes" if device.processes else "threads"
+    click.echo(f"{rate:.1f} pictures of {recipe.size_px} px a second from {what}")
 
 
 def _weights(run: Path) -> Path:

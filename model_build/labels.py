@@ -159,6 +159,7 @@ class _Search:
 
     def picture(self, name: str, beside: Path) -> Path | None:
         """The picture of this name (with or without ending): where it says, or the only one."""
+        name = name.replace("\\", "/")  # some tools write Windows paths
         for base in (beside, self.folder, self.folder / "images"):
             if (base / name) in self._known:
                 return base / name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgebird.model import ModelCard, TrainingData
+from edgebird.model import TrainingData, load_model
 from model_build.augment import Material
 from model_build.cutouts import read_cutouts, write_cutouts
 from model_build.datasets import Packs, load_packs
@@ -80,31 +80,43 @@ def is_gathered(data: Path) -> bool:
     return (data / "packs").exists()
 
 
-def origin_of_own(
+def origin_of(
     data: Path,
     *,
-    packs: Path | None,
+    packs: Path,
     birds: Sequence[str],
     unlabelled_are_empty: bool,
-    size_px: int,
-    start: ModelCard | None,
+    size_px: int | None,
+    start_from: Path | None,
 ) -> Origin:
-    """The origin of a run on own pictures.
+    """The origin of a new run.
 
     Args:
-        data: folder of the pictures.
-        packs: what to mix in.
-        birds: names of birds in the labels.
+        data: folder made by ``gather``, or of own pictures.
+        packs: folder made by ``gather``, to be mixed with own pictures where it is there.
+        birds: names in own labels that mean a bird.
         unlabelled_are_empty: see `Origin`.
-        size_px: side of the pictures trained with.
-        start: card of the model to start from.
+        size_px: side of the pictures trained with; None for that of the model to start from.
+        start_from: weights, perhaps a model with its card.
+
+    Raises:
+        ModelError: the model to start from does not fit its card.
     """
-    earlier = [TRUNK_DATA] if start is None else start.training_data
-    own = TrainingData(f"own pictures: {data.resolve().name}", "their owner's")
-    everything = [*earlier, *(PACKS_DATA if packs else []), own]
+    start = None
+    if start_from is not None and start_from.suffix == ".tflite":
+        start = load_model(start_from, "detector").card
+    size_px = size_px or (256 if start is None else start.input_size_px[0])
+    if is_gathered(data):
+        return Origin(data=str(data.resolve()), size_px=size_px)
+    mixed_in = is_gathered(packs)
+    everything = [
+        *([TRUNK_DATA] if start is None else start.training_data),
+        *(PACKS_DATA if mixed_in else []),
+        TrainingData(f"own pictures: {data.resolve().name}", "their owner's"),
+    ]
     return Origin(
         data=str(data.resolve()),
-        packs=None if packs is None else str(packs.resolve()),
+        packs=str(packs.resolve()) if mixed_in else None,
         birds=list(birds),
         unlabelled_are_empty=unlabelled_are_empty,
         size_px=size_px,
