@@ -33,6 +33,7 @@ LONGEST_SIDE_PX = 800
 VALIDATION_SHARE, LARGEST_VALIDATION_SHARE = 1 / 7, 0.4
 _VALIDATION_FOLDERS = {"val", "valid", "validation", "test"}
 _BLOCKS = 21
+_SMALLEST_BIRD_PX = 8
 _SHOWN_PROBLEMS = 10
 
 
@@ -184,6 +185,9 @@ def own_material(examples: Sequence[Example], cutouts: Sequence[bytes]) -> Mater
     Args:
         examples: to learn from.
         cutouts: their birds, from `cutouts.write_cutouts`.
+
+    Raises:
+        ValueError: there is no background, or the birds are too small.
     """
     birds = [e for e in examples if len(e.fractions)]
     empties = [e for e in examples if not len(e.fractions)]
@@ -195,6 +199,11 @@ def own_material(examples: Sequence[Example], cutouts: Sequence[bytes]) -> Mater
         )
     if not cutouts:
         cutouts = [_encoded_png(rgba) for e in birds for rgba in _rough_cutouts(e)]
+    if not cutouts:
+        raise ValueError(
+            f"no bird is larger than {_SMALLEST_BIRD_PX} of {LONGEST_SIDE_PX} pixels: too small to "
+            "learn from"
+        )
     rng = np.random.default_rng(0)
     pieces = [_piece(rng, empties[int(rng.integers(len(empties)))], i) for i in range(200)]
     return Material(birds, empties, cutouts, [], pieces)
@@ -283,7 +292,7 @@ def _rough_cutouts(example: Example) -> list[np.ndarray]:
     for box in example.boxes(picture.shape[1], picture.shape[0]).round().astype(int):
         part = picture[box[1] : box[3], box[0] : box[2]]
         height, width = part.shape[:2]
-        if min(height, width) < 8:
+        if min(height, width) < _SMALLEST_BIRD_PX:
             continue
         alpha = np.zeros((height, width), np.uint8)
         middle = (width // 2, height // 2)

@@ -259,7 +259,7 @@ def train(
                 lambda _: picture_batches(workers, recipe.batch, step, recipe.steps, part)
             )
         )
-        sums: dict[str, float] = {}
+        sums: dict[str, tf.Tensor] = {}
         started, started_step = time.monotonic(), step
         progress = tqdm(
             total=recipe.steps,
@@ -273,8 +273,8 @@ def train(
             losses = train_step(*next(batches))
             step += 1
             progress.update()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+            # Not turned into numbers before they are needed: that would wait for the GPU.
+            sums = {name: loss + sums.get(name, 0.0) for name, loss in losses.items()}
             if step % checkpoint_every and step < recipe.steps:
                 continue
             taken = step - started_step
@@ -282,7 +282,7 @@ def train(
                 "step": step,
                 "pictures": step * recipe.batch,
                 "pictures_per_s": round(taken * recipe.batch / (time.monotonic() - started), 1),
-                **{name: round(total / taken, 4) for name, total in sums.items()},
+                **{name: round(float(total) / taken, 4) for name, total in sums.items()},
             }
             if is_chief:
                 if validate is not None:

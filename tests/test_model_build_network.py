@@ -212,6 +212,14 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
     lines = [json.loads(line) for line in (tmp_path / "cut" / LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     assert all(np.isfinite(line["loss"]) for line in lines)
+    curve = [
+        (event.step, float(tf.make_ndarray(value.tensor)))
+        for path in sorted((tmp_path / "cut" / "tensorboard").iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag == "loss" and value.metadata.plugin_data.plugin_name == "scalars"
+    ]
+    assert curve == [(line["step"], pytest.approx(line["loss"])) for line in lines]
 
     with pytest.raises(ValueError, match="other settings"):
         train(material, replace(TINY, seed=4), tmp_path / "cut")
@@ -313,6 +321,8 @@ def test_help_teaches_the_order() -> None:
         (("gather", "{folder}"), "must hold the packs"),
         (("quantize", "--data", "{folder}", "--run", "{folder}"), "model_build train"),
         (("export", "--run", "{folder}"), "bird_detector.tflite"),
+        (("train", "--data", "{folder}"), "holds no pictures"),
+        (("report", "--run", "{folder}"), "model_build train"),
     ],
 )
 def test_a_step_taken_too_early_says_what_is_missing(
