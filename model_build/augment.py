@@ -57,6 +57,7 @@ class Material:
         cutouts: encoded RGBA pictures of birds.
         objects: encoded RGBA pictures of things that are no birds, cut out in the same way.
         distractors: small pictures of things that are no birds.
+        kept_mb: of decoded pictures that may stay in memory.
     """
 
     birds: Sequence[Example]
@@ -64,13 +65,18 @@ class Material:
     cutouts: Sequence[bytes]
     objects: Sequence[bytes]
     distractors: Sequence[Example]
+    kept_mb: float = 3000.0
     _decoded: dict[str, np.ndarray] = field(default_factory=dict)
+    _kept_bytes: int = 0
 
     def decode(self, example: Example) -> np.ndarray:
         """The example's picture, kept decoded: decoding again would cost as much as the rest."""
         picture = self._decoded.get(example.name)
         if picture is None:
-            picture = self._decoded[example.name] = example.picture()
+            picture = example.picture()
+            if self._kept_bytes < self.kept_mb * 1e6:
+                self._decoded[example.name] = picture
+                self._kept_bytes += picture.nbytes
         return picture
 
 

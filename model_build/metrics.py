@@ -142,12 +142,16 @@ def at_threshold(judged: Judged, threshold: float) -> DatasetMetrics:
     )
 
 
-def quietest_threshold(judged: Sequence[Judged], flagged_share: float) -> float:
+def quietest_threshold(
+    judged: Sequence[Judged], flagged_share: float, lowest: float = 0.2
+) -> float:
     """The lowest threshold at which at most this share of the empty pictures is flagged, in steps
-    of 0.01 and not below 0.2.
+    of 0.01 and not below ``lowest``, which it is where there are no empty pictures.
     """
     scores = np.concatenate([j.best_empty_scores for j in judged])
-    for threshold in np.arange(0.2, 0.95, 0.01):
+    if not len(scores):
+        return lowest
+    for threshold in np.arange(lowest, 0.95, 0.01):
         if (scores >= threshold).mean() <= flagged_share:
             return round(float(threshold), 2)
     return 0.95

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
+from model_build.targets import STRIDE as STRIDE  # the network's too
 from model_build.trunk_weights import folded_convolution, imagenet_state_dict
 
-STRIDE = 8
 # Pixels 0..255 become (pixel - PIXEL_MEAN) / PIXEL_SCALE, which int8 represents exactly.
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 # The head predicts ln(distance / STRIDE) to the four sides of the box; this range covers

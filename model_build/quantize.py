@@ -17,16 +17,6 @@ from edgebird.tiles import cut_tile
 from model_build.augment import Material, training_scene
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
 
-TRAINING_DATA = [
-    TrainingData("CUB-200-2011 (42 species), boxes", "research, non-commercial"),
-    TrainingData("CUB-200 (2010), cropped birds", "research, non-commercial"),
-    TrainingData("web photos of 48 Singapore species", "terms unclear"),
-    TrainingData("Pascal VOC 2007, bird-free photos", "Flickr terms"),
-    TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
-    TrainingData("ImageNet samples and Tiny-ImageNet, no birds", "ImageNet terms, research"),
-    TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0"),
-]
-
 
 def representative_tiles(material: Material, size_px: int, count: int, seed: int) -> Iterator:
     """What the network will see, for choosing the int8 scales: half whole photos as they are,
@@ -84,7 +74,9 @@ def _set_full_int8(
     converter.representative_dataset = tiles_and_the_full_range
 
 
-def card_for(content: bytes, size_px: int, threshold: float) -> ModelCard:
+def card_for(
+    content: bytes, size_px: int, threshold: float, training_data: list[TrainingData]
+) -> ModelCard:
     """The card of a freshly quantized detector; its figures come from `evaluate`."""
     return ModelCard(
         name="edgebird detector",
@@ -97,7 +89,7 @@ def card_for(content: bytes, size_px: int, threshold: float) -> ModelCard:
         threshold=threshold,
         threshold_chosen_at=None,
         metrics={},
-        training_data=TRAINING_DATA,
+        training_data=training_data,
         licence="Apache-2.0; trained on data with research terms, see training_data",
         commit=current_commit(),
         sha256=hashlib.sha256(content).hexdigest(),
