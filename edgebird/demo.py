@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -37,7 +38,7 @@ def run_demo(seconds: float, seed: int, save: Path) -> None:
         click.echo(f"  {format_alert(alert)}")
 
     summary = Summary()
-    with EmbeddedBroker() as broker:
+    with EmbeddedBroker() as broker, TemporaryDirectory() as state:
         stop, ready = threading.Event(), threading.Event()
         subscriber = threading.Thread(
             target=watch,
@@ -52,7 +53,7 @@ def run_demo(seconds: float, seed: int, save: Path) -> None:
         config = overruled(
             Config(),
             camera={"source": f"demo:?seed={seed}&seconds={seconds}"},
-            mqtt={"url": broker.url, "device": _DEVICE},
+            mqtt={"url": broker.url, "device": _DEVICE, "state": state},
             output={"save": str(save)},
         )
         try:

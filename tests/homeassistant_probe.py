@@ -84,9 +84,9 @@ def dump(hass: HomeAssistant, complaints: Complaints) -> dict[str, Any]:
                 "unique_id": entity.unique_id,
                 "category": entity.entity_category,
                 "state": None if state is None else state.state,
-                "attributes": {} if state is None else json.loads(json.dumps(
-                    dict(state.attributes), default=str
-                )),
+                "attributes": {}
+                if state is None
+                else json.loads(json.dumps(dict(state.attributes), default=str)),
             }
             for entity in entities
             for state in [hass.states.get(entity.entity_id)]

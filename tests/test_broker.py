@@ -19,8 +19,13 @@ from edgebird.mqtt.watch import watch
 from edgebird.sinks.mqtt import MqttSink
 from edgebird.structures import Visit, VisitChanged
 
-# of a library under the oldest supported amqtt
-pytestmark = pytest.mark.filterwarnings("ignore:'crypt' is deprecated:DeprecationWarning")
+pytestmark = [
+    # of a library under the oldest supported amqtt
+    pytest.mark.filterwarnings("ignore:'crypt' is deprecated:DeprecationWarning"),
+    # amqtt leaves a client's stream to the garbage collector when it stops at the same moment
+    pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:.*StreamWriter:pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def start_of_visit(number: int) -> VisitChanged:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,13 @@ import numpy as np
 import paho.mqtt.client
 import pytest
 from conftest import Mosquitto, eventually
+from test_mqtt import visit_changed
+from test_mqtt_delivery import publishing_process, retained
 
 from edgebird.camera.demo import DemoFeeder
 from edgebird.detector.merge import pairwise_overlap
+from edgebird.mqtt.payloads import encode, visit_payload
+from edgebird.structures import VisitChanged
 
 FEEDER = DemoFeeder(seed=0, seconds=9, fps=5, pace=False)
 EMPTY_S, BIRD_S = 0.4, 4.0
@@ -229,7 +237,7 @@ def test_a_stock_client_reads_the_alerts(mosquitto: Mosquitto, tmp_path: Path) -
     options = ("--source", QUICK_DEMO, "--mqtt", url, "--config", config, "--save", tmp_path / "s")
     result = edgebird("detect", *options)
     assert result.returncode == 0, result.stderr
-    eventually(lambda: any(m[1] == b"offline" for m in messages))
+    eventually(lambda: ("edgebird/stock/status", b"offline") in [m[:2] for m in messages])
     client.loop_stop()
     client.disconnect()
     alerts = [json.loads(m[1]) for m in messages if m[0] == "edgebird/stock/garden-feeder/visit"]
@@ -239,8 +247,10 @@ def test_a_stock_client_reads_the_alerts(mosquitto: Mosquitto, tmp_path: Path) -
     assert birds[:1] == [b"OFF"]
     assert b"ON" in birds
     assert birds[-1] == b"OFF"
-    assert messages[0][:2] == ("edgebird/stock/status", b"online")
-    assert messages[-1][:2] == ("edgebird/stock/status", b"offline")
+    for topic in ("edgebird/stock/status", "edgebird/stock/garden-feeder/status"):
+        statuses = [m[1] for m in messages if m[0] == topic]
+        assert b"online" in statuses
+        assert statuses[-1] == b"offline"
 
 
 def free_port() -> int:
@@ -255,22 +265,158 @@ def test_a_broker_that_is_down_does_not_stop_detection() -> None:
     assert "bird arrived" in result.stdout
     assert "Traceback" not in result.stderr
     assert "wait until it is back" in result.stderr
-    assert "could not be delivered" in result.stderr
+    assert "go out when edgebird is started again" in result.stderr
+
+
+def test_what_waited_is_delivered_by_the_next_run(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    config = tmp_path / "edgebird.toml"
+    config.write_text(f'[mqtt]\ndevice = "later"\nstate = "{tmp_path}"\n')
+    options = ("--source", QUICK_DEMO, "--config", config, "--max-frames")
+    down = edgebird("detect", "--mqtt", f"mqtt://127.0.0.1:{free_port()}", *options, "30")
+    assert "go out when edgebird is started again: 2" in down.stderr
+    url = f"mqtt://{mosquitto.address}"
+    with running("watch", "--mqtt", url, "--device", "later", "--json") as watcher:
+        wait_until_ready(watcher)
+        assert watcher.stdout is not None
+        assert edgebird("detect", "--mqtt", url, *options, "1").returncode == 0
+        alerts = [json.loads(watcher.stdout.readline()) for _ in range(2)]
+        watcher.send_signal(signal.SIGINT)
+        watcher.communicate(timeout=30)
+    assert [alert["event_type"] for alert in alerts] == ["start", "end"]
+    assert all(alert["age_s"] > 0 for alert in alerts)
+
+
+def wait_until_ready(watcher: subprocess.Popen[str]) -> None:
+    assert watcher.stderr is not None
+    lines = iter(watcher.stderr.readline, "")
+    next(line for line in lines if "waiting for alerts" in line)
 
 
 def test_watch_prints_alerts_and_stops_on_sigint(mosquitto: Mosquitto) -> None:
     url = f"mqtt://{mosquitto.address}"
     with running("watch", "--mqtt", url, "--json") as watcher:
-        assert watcher.stderr is not None
+        wait_until_ready(watcher)
         assert watcher.stdout is not None
-        lines = iter(watcher.stderr.readline, "")
-        next(line for line in lines if "waiting for alerts" in line)
         assert edgebird("detect", "--source", QUICK_DEMO, "--mqtt", url).returncode == 0
         alerts = [json.loads(watcher.stdout.readline()) for _ in range(2)]
         watcher.send_signal(signal.SIGINT)
         watcher.communicate(timeout=30)
         assert watcher.returncode == 0
     assert [alert["event_type"] for alert in alerts] == ["start", "end"]
+
+
+def test_watch_runs_a_program_for_each_alert_and_rings_the_bell(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    url = f"mqtt://{mosquitto.address}"
+    noted = tmp_path / "noted"
+    code = (
+        "import os, sys;"
+        "open(sys.argv[1], 'a').write(os.environ['EDGEBIRD_VISIT'] + sys.stdin.read())"
+    )
+    program = shlex.join([sys.executable, "-c", code, str(noted)])
+    with running(
+        "watch", "--mqtt", url, "--device", "bell", "--bell", "--exec", program
+    ) as watcher:
+        wait_until_ready(watcher)
+        for kind in ("start", "end"):
+            publish_alert(mosquitto, kind, "visit; touch $HOME")
+        eventually(lambda: noted.is_file() and noted.read_text().count("event_type") == 2)
+        watcher.send_signal(signal.SIGTERM)
+        output, errors = watcher.communicate(timeout=30)
+    assert [line.split()[-1] for line in output.splitlines()] == ["0.91)", "0.91"]
+    assert "\x1b" not in output  # no colours into a pipe
+    assert errors == "\a"  # for the arrival only
+    assert noted.read_text().startswith("visit; touch $HOME{")
+
+
+def publish_alert(mosquitto: Mosquitto, kind: str, visit: str) -> None:
+    payload = visit_payload(
+        VisitChanged(kind, replace(visit_changed(0, kind).visit, id=visit)),
+        device="bell",
+        camera="c",
+        model_sha256="x",
+    )
+    where = ("-h", "127.0.0.1", "-p", str(mosquitto.address.port), "-t", "edgebird/bell/c/visit")
+    subprocess.run(["mosquitto_pub", *where, "-q", "1", "-s"], input=encode(payload), check=True)
+
+
+def test_watchers_of_a_group_share_the_alerts(mosquitto: Mosquitto) -> None:
+    options = (
+        "--mqtt",
+        f"mqtt://{mosquitto.address}",
+        "--device",
+        "bell",
+        "--share",
+        "us",
+        "--json",
+    )
+    with running("watch", *options) as one, running("watch", *options) as two:
+        for watcher in (one, two):
+            wait_until_ready(watcher)
+        for number in range(10):
+            publish_alert(mosquitto, "start", f"visit{number}")
+        publish_alert(mosquitto, "start", "visit0")  # comes a second time
+        time.sleep(1)
+        outputs = []
+        for watcher in (one, two):
+            watcher.send_signal(signal.SIGINT)
+            outputs.append(watcher.communicate(timeout=30)[0].splitlines())
+    visits = [json.loads(line)["visit"] for output in outputs for line in output]
+    assert set(visits) == {f"visit{number}" for number in range(10)}
+    assert all(outputs)
+
+
+def test_broker_check_tells_what_a_broker_does(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    config = tmp_path / "edgebird.toml"
+    config.write_text(f'[mqtt]\nurl = "mqtt://{mosquitto.address}"\nversion = "5"\n')
+    result = edgebird("broker-check", "--config", config)
+    assert result.returncode == 0, result.stderr
+    assert f"{mosquitto.address}, MQTT 5 over TCP" in result.stdout
+    assert re.search(r"there and back +[\d.]+ ms", result.stdout)
+    assert re.search(r"picture \(120 kB\) +\d+ ms", result.stdout)
+    assert re.search(r"keeps retained +yes", result.stdout)
+    assert re.search(r"shared subscriptions +yes", result.stdout)
+
+
+def test_broker_check_finds_a_broker_that_drops_pictures(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    broker = new_mosquitto("allow_anonymous true\nmax_packet_size 50000\nretain_available false")
+    broker.start()
+    result = edgebird("broker-check", "--mqtt", f"mqtt://{broker.address}")
+    assert re.search(r"picture \(120 kB\) +not accepted", result.stdout), result.stderr
+    assert result.returncode == 5
+    assert "retained" in result.stderr
+
+
+def test_forget_clears_a_camera_that_is_gone_but_none_that_is_there(mosquitto: Mosquitto) -> None:
+    url = f"mqtt://{mosquitto.address}"
+    served = publishing_process(mosquitto.address, "gone", "c")
+    try:
+        eventually(lambda: retained(mosquitto.address, "gone").get("c/status") == "online")
+        eventually(lambda: "edgebird-gone/c/config" in mosquitto.log())
+        in_use = edgebird("forget", "--mqtt", url, "--device", "gone", "--camera", "c")
+        assert_one_clear_line(in_use, 2, "online")
+    finally:
+        served.kill()
+        served.wait()
+    eventually(lambda: retained(mosquitto.address, "gone")["c/status"] == "offline")
+    result = edgebird("forget", "--mqtt", url, "--device", "gone", "--camera", "c")
+    assert result.returncode == 0, result.stderr
+    assert "cleared homeassistant/device/edgebird-gone/c/config" in result.stdout
+    assert "cleared edgebird/gone/c/count" in result.stdout
+    assert retained(mosquitto.address, "gone").keys() == {"status"}
+    again = edgebird("forget", "--mqtt", url, "--device", "gone", "--camera", "c")
+    assert "has nothing of edgebird/gone/c" in again.stdout
+
+
+def test_a_camera_that_is_served_already_is_refused(mosquitto: Mosquitto) -> None:
+    options = ("--source", QUICK_DEMO, "--mqtt", f"mqtt://{mosquitto.address}")
+    with running("detect", *options[:1], "demo:", *options[2:]) as first:
+        assert first.stderr is not None
+        next(line for line in iter(first.stderr.readline, "") if "connected to MQTT" in line)
+        assert_one_clear_line(edgebird("detect", *options), 2, "already serves camera 'demo'")
 
 
 def test_the_demo_shows_alerts_that_went_through_a_broker(tmp_path: Path) -> None:
@@ -301,6 +447,9 @@ def test_the_demo_shows_alerts_that_went_through_a_broker(tmp_path: Path) -> Non
         (("detect", "--source", "rtsp://127.0.0.1:{port}/stream"), 3, "rtsp://127.0.0.1"),
         (("detect", "--source", QUICK_DEMO, "--model", "{folder}/m.tflite"), 4, "m.tflite"),
         (("watch", "--mqtt", "mqtt://127.0.0.1:{port}"), 5, "127.0.0.1"),
+        (("watch", "--exec", "'"), 2, "--exec"),
+        (("broker-check", "--mqtt", "mqtt://127.0.0.1:{port}"), 5, "127.0.0.1"),
+        (("forget", "--mqtt", "mqtt://127.0.0.1:{port}", "--camera", "c"), 5, "127.0.0.1"),
         (("detect", "--source", QUICK_DEMO, "--save", "/proc/nowhere"), 6, "/proc/nowhere"),
     ],
 )
@@ -324,7 +473,7 @@ def test_a_wrong_flag_is_a_usage_error() -> None:
 
 def test_every_command_of_the_readme_exists() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    for command in ("detect", "watch", "demo"):
+    for command in ("detect", "watch", "demo", "broker-check", "forget"):
         assert f"edgebird {command}" in readme
         help_text = edgebird(command, "--help")
         assert help_text.returncode == 0

@@ -143,9 +143,7 @@ def test_after_an_upgrade_no_ghost_is_left(mosquitto: Mosquitto) -> None:
     assert watcher.stdout is not None
     with watcher.stdout as lines:
         lines.readline()
-        sink = MqttSink(
-            mosquitto.address, device="upgrade", camera="feeder-0", model_sha256="x"
-        )
+        sink = MqttSink(mosquitto.address, device="upgrade", camera="feeder-0", model_sha256="x")
         with closing(sink):
             first, second = (json.loads(lines.readline())["components"] for _ in "12")
         watcher.kill()
@@ -227,7 +225,9 @@ class HomeAssistant:
 
     def states(self) -> dict[str, str]:
         entities = self.ask("dump")["entities"]
-        return {name.replace("edgebird_hub_feeder_", ""): e["state"] for name, e in entities.items()}
+        return {
+            name.replace("edgebird_hub_feeder_", ""): e["state"] for name, e in entities.items()
+        }
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -83,11 +83,22 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test ca")
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
     for name in ("server", "client"):
-        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        openssl(
+            "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
+        )
         authority = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial")
         openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *authority)
-        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *authority,
-                "-extfile", "names")
+        openssl(
+            "x509",
+            "-req",
+            "-in",
+            f"{name}.csr",
+            "-out",
+            f"{name}.crt",
+            *authority,
+            "-extfile",
+            "names",
+        )
     return folder
 
 
@@ -205,7 +216,10 @@ def test_a_wrong_password_is_one_line_and_is_tried_slowly(
     broker = new_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
     broker.start()
     address = replace(
-        broker.address, user="me", password="wrong", version=version  # type: ignore[arg-type]
+        broker.address,
+        user="me",
+        password="wrong",
+        version=version,  # type: ignore[arg-type]
     )
     with connecting(address) as client:
         eventually(lambda: broker.log().count("not authorised") >= 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -184,22 +185,33 @@ def test_no_picture_is_too_large_for_a_broker(size: tuple[int, int]) -> None:
 def test_the_camera_is_online_while_frames_arrive(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_module, "_SILENT_S", 1.0)
-    with subscriber(mosquitto.address, "silent") as client:
-        with closing(new_sink(mosquitto.address, "silent")) as sink:
-            eventually(lambda: latest(client, "status") == "offline")
-            sink.emit(frame_processed([]))
-            eventually(lambda: latest(client, "status") == "online")
-            eventually(lambda: latest(client, "status") == "offline")  # nothing came for a second
-            sink.emit(Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2))
-            eventually(lambda: latest(client, "status") == "online")
-            sink.emit(Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2, faults=("frozen",)))
-            eventually(lambda: latest(client, "status") == "offline")
-            sink.emit(frame_processed([]))
-            time.sleep(1.0)
-            assert latest(client, "status") == "offline"  # the same picture again and again
-            sink.emit(Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2))
-            eventually(lambda: latest(client, "status") == "online")
+    monkeypatch.setattr(sink_module, "_SILENT_S", 2.0)
+    good = Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2)
+    frozen = Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2, faults=("frozen",))
+    with (
+        subscriber(mosquitto.address, "silent") as client,
+        closing(new_sink(mosquitto.address, "silent")) as sink,
+    ):
+
+        def becomes(*statuses: str) -> None:
+            eventually(lambda: changes(client)[: len(statuses)] == list(statuses))
+
+        becomes("offline")
+        sink.emit(frame_processed([]))
+        becomes("offline", "online", "offline")  # nothing came for two seconds
+        sink.emit(good)
+        becomes("offline", "online", "offline", "online")
+        sink.emit(frozen)
+        becomes("offline", "online", "offline", "online", "offline")
+        sink.emit(frame_processed([]))
+        time.sleep(1.0)
+        assert len(changes(client)) == 5  # the same picture again and again
+        sink.emit(good)
+        becomes("offline", "online", "offline", "online", "offline", "online")
+
+
+def changes(client: Subscriber) -> list[str]:
+    return [status for status, _ in itertools.groupby(client.values("feeder-0/status"))]
 
 
 def test_visits_are_counted_over_restarts_and_from_zero_each_day(
@@ -251,7 +263,9 @@ def test_a_late_alert_tells_its_age_and_names_no_picture_that_is_gone(
     events = []
     for number, path in enumerate((picture, tmp_path / "gone.jpg")):
         visit = visit_changed(number).visit
-        events.append(VisitChanged("start", type(visit)(**_fields(visit) | {"snapshot": str(path)})))
+        events.append(
+            VisitChanged("start", type(visit)(**_fields(visit) | {"snapshot": str(path)}))
+        )
     with closing(new_sink(broker.address, "age", state=tmp_path)) as sink:
         for event in events:
             sink.emit(event)
@@ -370,7 +384,10 @@ def test_when_the_hub_comes_all_states_are_told_again_but_not_without_end(
     client.loop_stop()
 
 
-@given(st.sampled_from(["enabled", "threshold", "snapshot"]) | st.text(), st.binary() | st.text().map(str.encode))
+@given(
+    st.sampled_from(["enabled", "threshold", "snapshot"]) | st.text(),
+    st.binary() | st.text().map(str.encode),
+)
 def test_any_bytes_are_a_command_or_a_value_error(name: str, payload: bytes) -> None:
     try:
         value = parse_command(name, payload)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -27,7 +27,9 @@ from edgebird.structures import (
     Health,
     Image,
     Silence,
+    SnapshotTaken,
     Track,
+    TrackState,
     VisitChanged,
 )
 from edgebird.testing import FakeCamera, FakeInterpreter, MemorySink
@@ -111,6 +113,47 @@ def test_one_frame_with_a_weak_detection_is_no_visit() -> None:
 def test_it_stops_after_the_wanted_number_of_frames() -> None:
     _, summary = replay(FakeCamera([BIRD] * 50), max_frames=7)
     assert summary.frames == 7
+
+
+class Switching(FakeCamera):
+    """Does something with the controls before a frame."""
+
+    def __init__(self, images: list[Image], actions: dict[int, Callable[[], None]]) -> None:
+        super().__init__(images)
+        self._actions = actions
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in super().frames():
+            self._actions.get(frame.index, lambda: None)()
+            yield frame
+
+
+def test_controls_hold_from_the_next_frame_on() -> None:
+    controls = Controls(0.6)
+
+    def switch(enabled: bool) -> None:
+        controls.enabled = enabled
+
+    def raise_threshold() -> None:
+        controls.threshold = 0.9999999
+
+    camera = Switching(
+        [BIRD] * 40, {5: lambda: switch(False), 20: lambda: switch(True), 35: raise_threshold}
+    )
+    sink, _ = replay(camera, controls=controls)
+    frames = [event for event in sink.events if isinstance(event, FrameProcessed)]
+    found = [len(event.detections) for event in frames]
+    assert found == [1] * 5 + [0] * 15 + [1] * 15 + [0] * 5
+    # Switched off is as if the bird had left.
+    assert [change.kind for change in visits(sink)] == ["start", "end", "start", "end"]
+
+
+def test_a_snapshot_is_the_frame_after_the_request() -> None:
+    controls = Controls(0.6)
+    camera = Switching([EMPTY] * 6, {3: controls.ask_for_snapshot})
+    sink, _ = replay(camera, controls=controls)
+    taken = [event for event in sink.events if isinstance(event, SnapshotTaken)]
+    assert [event.frame.index for event in taken] == [3]
 
 
 class BreakingCamera(FakeCamera):

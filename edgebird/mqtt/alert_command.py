@@ -38,7 +38,7 @@ class AlertCommand:
         try:
             self._arguments = shlex.split(command)
         except ValueError as error:
-            raise UsageError(f"--exec {command}: {error}".lower()) from error
+            raise UsageError(f"--exec {command} cannot be read: {error}") from error
         if not self._arguments:
             raise UsageError("--exec needs a program")
         self._waiting: Queue[VisitPayload] = Queue(_MAX_WAITING)
@@ -72,7 +72,7 @@ class AlertCommand:
                     check=False,
                 )
             except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-                logger.warning("%s", f"the program {self._arguments[0]} for an alert: {error}")
+                logger.warning("the program for an alert failed: %s", error)
             else:
                 if done.returncode:
                     logger.warning(

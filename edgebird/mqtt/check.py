@@ -88,9 +88,12 @@ def check_broker(address: BrokerAddress, *, device: str, rounds: int = _ROUNDS) 
 
 def _retained_and_shared(address: BrokerAddress, base: str) -> tuple[bool, bool]:
     with _joined(address) as broker:
-        broker.publish(f"{base}/kept", b"1", retain=True)
-        retained = broker.subscribe(f"{base}/kept") and broker.message(_QUIET_S) is not None
-        broker.publish(f"{base}/kept", b"", retain=True)
+        try:
+            broker.publish(f"{base}/kept", b"1", retain=True)
+            retained = broker.subscribe(f"{base}/kept") and broker.message(_QUIET_S) is not None
+            broker.publish(f"{base}/kept", b"", retain=True)
+        except BrokerError:  # some hang up
+            retained = False
     with _joined(address) as broker:
         shared = broker.subscribe(f"$share/{PREFIX}/{base}/shared")
         if shared:
@@ -157,10 +160,15 @@ class _Client:
             return None
 
     def _wait(self, get: Callable[..., T], problem: str) -> T:
-        try:
-            return get(timeout=_ANSWER_S)
-        except Empty:
-            raise BrokerError(f"the MQTT broker at {self._address} {problem}") from None
+        give_up_s = time.monotonic() + _ANSWER_S
+        was_connected = self.connection.connected
+        while True:
+            try:
+                return get(timeout=0.2)
+            except Empty:
+                gone = was_connected and not self.connection.connected
+                if gone or time.monotonic() > give_up_s:
+                    raise BrokerError(f"the MQTT broker at {self._address} {problem}") from None
 
 
 @contextmanager

@@ -111,7 +111,8 @@ class Publisher:
         self._late_sent = self._late_end = 0  # of the late ones: the newest sent, the last there is
         self._late_at_s = 0.0
         self._held: deque[Alert] = deque()
-        self._refusal_reported = False
+        self._refusal_reported = self._error_reported = False
+        self._tick_s = 0.0
         self._outbox_state = outbox.state()
         self._too_large: set[str] = set()
         self._connection = Connection(
@@ -236,7 +237,6 @@ class Publisher:
     # --- on our own thread
 
     def _run(self) -> None:
-        tick_s = 0.0
         stopping = False
         while not stopping:
             late = self._connection.connected and self._late_sent < self._late_end
@@ -244,21 +244,29 @@ class Publisher:
             self._wake.clear()
             with self._lock:
                 stopping = self._stopping
-            self._take_signals()
-            self._store()
-            if time.monotonic() - tick_s >= _TICK_S or stopping:
-                tick_s = time.monotonic()
-                self._outbox.tidy()
-                self._outbox_state = self._outbox.state()
-                if not stopping:
-                    self._on_tick()
-            self._send(stopping)
-            with self._lock:
-                unsent = self._unsent and self._connection.connected
-                waiting = self._unstored or self._kept or self._outbox.waiting or self._under_way
-                if not unsent and not waiting:
-                    self._idle.set()
+            try:
+                self._work(stopping)
+            except Exception as error:  # noqa: BLE001  (a thread that ended would end all alerts)
+                if not self._error_reported:
+                    logger.warning("an error while publishing, the rest goes on: %r", error)
+                self._error_reported = True
         self._outbox.close()
+
+    def _work(self, stopping: bool) -> None:
+        self._take_signals()
+        self._store()
+        if time.monotonic() - self._tick_s >= _TICK_S or stopping:
+            self._tick_s = time.monotonic()
+            self._outbox.tidy()
+            self._outbox_state = self._outbox.state()
+            if not stopping:
+                self._on_tick()
+        self._send(stopping)
+        with self._lock:
+            unsent = self._unsent and self._connection.connected
+            waiting = self._unstored or self._kept or self._outbox.waiting or self._under_way
+            if not unsent and not waiting:
+                self._idle.set()
 
     def _take_signals(self) -> None:
         done: list[int] = []
