@@ -78,7 +78,7 @@ def detect_on_camera(
     broker = None if config.mqtt.url is None else parse_broker_url(config.mqtt.url)
     model, detector = _open_detector(config)
     save = None if config.output.save is None else Path(config.output.save)
-    snapshots = None if save is None else Snapshots(save)
+    snapshots = None if save is None else Snapshots(save, keep_mb=config.output.keep_mb)
     if camera is None:
         settings = camera_settings(config.camera)
         camera = open_camera(source, fps=config.camera.fps, settings=settings)
