@@ -309,7 +309,7 @@ def _capture_ms(video: Path) -> float:
 def _demo_frames(count: int) -> list[Frame]:
     feeder = DemoFeeder(seed=0, fps=10, seconds=60, pace=False)
     # from a bird's landing on
-    images = [feeder.render(2.0 + index / 10) for index in range(max(count, 10))]
+    images = [feeder.render(2.0 + index / 10) for index in range(count)]
     return [Frame(image, i, i / 10, i / 10, "bench") for i, image in enumerate(images)]
 
 

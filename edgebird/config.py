@@ -65,6 +65,7 @@ Each section holds the settings of one part::
 
     [output]
     save = "snapshots"              # folder for pictures of the visits
+    keep_mb = 500                   # the oldest are deleted when there are more
 """
 
 from __future__ import annotations
@@ -178,6 +179,7 @@ class OutputSection(_Section, frozen=True):
     """What is kept on disk; nothing by default."""
 
     save: str | None = None
+    keep_mb: Annotated[float, Meta(gt=0)] = 500.0
 
 
 class Config(_Section, frozen=True):

@@ -79,7 +79,7 @@ def detect_on_camera(
     model, detector = open_detector(config.detector)
     controls = Controls(config.detector.threshold or model.card.threshold)
     save = None if config.output.save is None else Path(config.output.save)
-    snapshots = None if save is None else Snapshots(save)
+    snapshots = None if save is None else Snapshots(save, keep_mb=config.output.keep_mb)
     if camera is None:
         settings = camera_settings(config.camera)
         camera = open_camera(source, fps=config.camera.fps, settings=settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -189,6 +190,21 @@ def test_the_snapshot_is_there_when_the_alert_comes(tmp_path: Path) -> None:
     assert seen == [True, True]
     [picture] = folder.iterdir()
     assert read_rgb(str(picture)).shape == BIRD.shape
+
+
+def test_the_oldest_snapshots_make_room_for_new_ones(tmp_path: Path) -> None:
+    mine = tmp_path / "holiday.jpg"
+    mine.write_bytes(b"x" * 50_000)
+    os.utime(mine, (0, 0))
+    for day in range(1, 10):
+        old = tmp_path / f"feeder-2024010{day}T120000.jpg"
+        old.write_bytes(b"x" * 10_000)
+        os.utime(old, (day * 86400, day * 86400))
+    replay(FakeCamera([BIRD] * 3), snapshots=Snapshots(tmp_path, keep_mb=0.045))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left[0] == "feeder-19700101T000000.jpg"
+    assert left[1:-1] == [f"feeder-2024010{day}T120000.jpg" for day in (6, 7, 8, 9)]
+    assert left[-1] == mine.name
 
 
 def test_a_folder_that_vanishes_costs_the_picture_and_not_the_alert(

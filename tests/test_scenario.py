@@ -137,7 +137,7 @@ def test_pictures_of_a_real_feeder_can_be_the_scene(tmp_path: Path) -> None:
     bright = [f.monotonic_s for f in frames if f.image.mean() > 100]
     assert (bright[0], bright[-1]) == pytest.approx((20.0, 24.8), abs=0.3)
     with pytest.raises(CameraError, match="nowhere"):
-        ScenarioCamera(Scenario(pictures=str(tmp_path / "nowhere")))
+        next(ScenarioCamera(Scenario(pictures=str(tmp_path / "nowhere"))).frames())
 
 
 @pytest.mark.parametrize(

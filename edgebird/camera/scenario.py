@@ -25,8 +25,9 @@ Time is carried by the frames, so a week takes as long as its frames do.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,9 +145,6 @@ class ScenarioCamera:
 
     Attributes:
         stays: the visits that are to be found.
-
-    Raises:
-        CameraError: its pictures cannot be read.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -159,11 +157,6 @@ class ScenarioCamera:
         )
         self._events = sorted([*others, *self._visits], key=lambda event: event.at_s)
         self.stays = [Stay(visit.at_s, visit.end_s) for visit in self._visits]
-        self._draw: Callable[[float, ScriptedEvent | None, set[Kind]], Image] = (
-            DrawnScene(scenario.seed).draw
-            if scenario.pictures is None
-            else PictureScene(Path(scenario.pictures)).draw
-        )
         self._rng = np.random.default_rng(scenario.seed)
         self._noise: list[Any] = []
 
@@ -172,8 +165,18 @@ class ScenarioCamera:
         """It passes for a live camera."""
         return None
 
+    @cached_property
+    def _scene(self) -> DrawnScene | PictureScene:
+        if self._scenario.pictures is None:
+            return DrawnScene(self._scenario.seed)
+        return PictureScene(Path(self._scenario.pictures))
+
     def frames(self) -> Iterator[Frame | Silence]:
-        """Yield what the camera sees, and a Silence each second while it is lost."""
+        """Yield what the camera sees, and a Silence each second while it is lost.
+
+        Raises:
+            CameraError: the scenario's pictures cannot be read.
+        """
         index = 0
         frozen: Image | None = None
         for now_s, events in self._moments():
@@ -215,7 +218,7 @@ class ScenarioCamera:
 
     def _shot(self, now_s: float, events: list[ScriptedEvent]) -> Image:
         visit = next((event for event in events if event.kind == "visit"), None)
-        image = self._draw(now_s, visit, {event.kind for event in events})
+        image = self._scene.draw(now_s, visit, {event.kind for event in events})
         light = _daylight(now_s, self._scenario.night)
         for event in events:
             light *= {"light": event.strength, "lightning": 4.0, "black": 0.0}.get(event.kind, 1.0)
