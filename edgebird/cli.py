@@ -1,7 +1,8 @@
-"""The command line: ``edgebird detect``, ``watch`` and ``demo``."""
+"""The command line: ``edgebird detect`` and the other commands."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+import msgspec
 
 import edgebird
-from edgebird.config import Config, load_config, overruled
-from edgebird.errors import EdgebirdError, UsageError
+from edgebird.config import Config, MqttSection, load_config, overruled
+from edgebird.errors import BrokerError, EdgebirdError, UsageError
 
 if TYPE_CHECKING:
     from edgebird.mqtt.payloads import VisitPayload
@@ -31,7 +33,7 @@ Exit codes:
   2  a flag or a setting does not fit
   3  a camera, video or picture cannot be read, in whole or in part
   4  the model does not fit its card, or cannot be loaded
-  5  the MQTT broker cannot be reached (watch, demo) or refuses us
+  5  the MQTT broker cannot be reached (watch, broker-check, forget, demo) or refuses us
   6  a result cannot be written
 """
 
@@ -76,7 +78,11 @@ def cli() -> None:
 MQTT = click.option(
     "--mqtt",
     metavar="URL",
-    help="The broker: mqtt://[user:password@]host[:port].",
+    help="The broker: mqtt://[user:password@]host[:port], or mqtts://, ws://, wss://. Others on "
+    "this machine can see a password here; the configuration names better places.",
+)
+CONFIG = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="A TOML file."
 )
 
 
@@ -103,6 +109,16 @@ MQTT = click.option(
 @click.option(
     "--threads", type=click.IntRange(1), help="CPU threads for the network. Default: all, up to 4."
 )
+@click.option(
+    "--detector",
+    type=click.Choice(["conv", "window"]),
+    help="conv (default), or window: the classifier on every window, some hundred times slower.",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=None,
+    help="Have the classifier take a second look at doubtful birds. Default: no.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option(
     "--save", metavar="FOLDER", help="Keep annotated pictures: of each visit, or of each picture."
@@ -114,7 +130,7 @@ MQTT = click.option(
     type=click.FloatRange(0, 240, min_open=True),
     help="Frames per second: of a --sequence (default 5), or asked of a camera.",
 )
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="A TOML file.")
+@CONFIG
 def detect(
     camera: str | None,
     source: str | None,
@@ -122,6 +138,8 @@ def detect(
     model: str | None,
     threshold: float | None,
     threads: int | None,
+    detector: str | None,
+    verify: bool | None,
     as_json: bool,
     save: str | None,
     max_frames: int | None,
@@ -145,7 +163,13 @@ def detect(
     config = overruled(
         load_config(config_path),
         camera={"source": camera if camera is not None else source, "fps": fps},
-        detector={"model": model, "threshold": threshold, "threads": threads},
+        detector={
+            "model": model,
+            "threshold": threshold,
+            "threads": threads,
+            "name": detector,
+            "verify": verify,
+        },
         mqtt={"url": mqtt},
         output={"save": save},
     )
@@ -221,23 +245,118 @@ def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
 
 
 @cli.command(epilog=EXIT_CODES)
-@MQTT
-@click.option("--device", default="+", help="Only the alerts of this device. Default: of all.")
+@click.argument("pictures", nargs=-1, required=True)
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="How likely a bird must be to say so, 0 to 1. Default: the model's own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def watch(mqtt: str | None, device: str, as_json: bool) -> None:
+def classify(
+    pictures: tuple[str, ...], model: str | None, threshold: float | None, as_json: bool
+) -> None:
+    """Say of each of PICTURES, folders or globs whether it shows a bird.
+
+    For pictures of one thing, from 32 pixels up: the picture is looked at as a whole. Where in a
+    picture birds are, and whether there are small ones in a large picture, 'detect' says.
+
+    \b
+    Examples:
+      edgebird classify bird.jpg plane.png
+      edgebird classify crops/ --json > verdicts.jsonl
+    """
+    from edgebird.classify import Classifier, Verdict, classify_pictures
+    from edgebird.interpreter import TfliteInterpreter, default_threads
+    from edgebird.model import DEFAULT_CLASSIFIER, load_model
+
+    def show(verdict: Verdict) -> None:
+        name, probability = verdict.path.name, verdict.probability
+        if as_json:
+            record = {"image": name, "bird": verdict.bird, "probability": round(probability, 4)}
+            click.echo(msgspec.json.encode(record))
+        else:
+            click.echo(f"{name}: {'bird' if verdict.bird else 'no bird'} ({probability:.2f})")
+
+    loaded = load_model(Path(model) if model else DEFAULT_CLASSIFIER, "classifier")
+    classifier = Classifier(TfliteInterpreter(loaded, default_threads()), loaded.card)
+    classify_pictures(pictures, classifier, show, threshold=threshold)
+
+
+@cli.command(epilog=EXIT_CODES)
+def cameras() -> None:
+    """List the cameras of this machine: what to give to --camera, names that stay the same
+    wherever a camera is plugged in, and the sizes and rates it offers.
+    """
+    from edgebird.camera.listing import camera_lines
+    from edgebird.camera.picamera import list_picameras
+    from edgebird.camera.v4l2 import list_devices
+    from edgebird.errors import CameraError
+
+    try:
+        ribbon_cameras = list_picameras()
+        hint = ""
+    except CameraError as error:
+        ribbon_cameras = []
+        hint = f"; ribbon cameras cannot be asked: {error}"
+    lines = camera_lines(list_devices(), ribbon_cameras)
+    click.echo("\n".join(lines) if lines else f"no camera found{hint}", err=not lines)
+    if lines and hint:
+        log.info("%s", hint.lstrip("; "))
+
+
+@cli.command(epilog=EXIT_CODES)
+@MQTT
+@CONFIG
+@click.option("--device", default="+", help="Only the alerts of this device. Default: of all.")
+@click.option("--share", metavar="GROUP", help="Divide the alerts among all watchers of a group.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--bell", is_flag=True, help="Ring the terminal's bell when a bird arrives.")
+@click.option(
+    "--exec",
+    "command",
+    metavar="COMMAND",
+    help="Run a program for each alert, which it finds as JSON on its standard input and in "
+    "EDGEBIRD_... variables. Arguments are quoted as in a shell, but there is none.",
+)
+def watch(
+    mqtt: str | None,
+    config_path: Path | None,
+    device: str,
+    share: str | None,
+    as_json: bool,
+    bell: bool,
+    command: str | None,
+) -> None:
     """Print alerts as they come from a broker (default: one on this machine).
 
     Stop it with Ctrl-C.
+
+    \b
+    Examples:
+      edgebird watch --mqtt mqtt://broker.local --bell
+      edgebird watch --mqtt mqtt://broker.local --json >> visits.jsonl
+      edgebird watch --mqtt mqtt://broker.local --exec "notify-send 'A bird'"
     """
-    from edgebird.mqtt.connection import parse_broker_url
+    from edgebird.mqtt.address import broker_address
+    from edgebird.mqtt.alert_command import AlertCommand
     from edgebird.mqtt.payloads import encode
     from edgebird.mqtt.watch import format_alert
     from edgebird.mqtt.watch import watch as receive
 
-    def show(alert: VisitPayload) -> None:
-        click.echo(encode(alert).decode() if as_json else format_alert(alert))
+    address = broker_address(_mqtt_settings(mqtt, config_path))
+    run_command = None if command is None else AlertCommand(command)
 
-    address = parse_broker_url(mqtt or "mqtt://localhost")
+    def show(alert: VisitPayload) -> None:
+        arrives = alert.event_type == "start"
+        line = encode(alert).decode() if as_json else format_alert(alert)
+        # click drops the colour where no terminal reads
+        click.echo(line if as_json else click.style(line, fg="green" if arrives else None))
+        if bell and arrives:
+            click.echo("\a", nl=False, err=True)
+        if run_command is not None:
+            run_command(alert)
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -246,8 +365,160 @@ def watch(mqtt: str | None, device: str, as_json: bool) -> None:
         on_alert=show,
         stop=stop,
         device=device,
+        share=share,
         on_ready=lambda: log.info("waiting for alerts from %s; stop with Ctrl-C", address),
     )
+
+
+@cli.command("broker-check", epilog=EXIT_CODES)
+@MQTT
+@CONFIG
+def broker_check(mqtt: str | None, config_path: Path | None) -> None:
+    """Find out whether a broker does what edgebird needs, and how quickly.
+
+    It publishes a few messages under edgebird/DEVICE/check-... and reads them back.
+    """
+    from edgebird.mqtt.address import broker_address
+    from edgebird.mqtt.check import check_broker
+    from edgebird.mqtt.topics import default_device
+
+    settings = _mqtt_settings(mqtt, config_path)
+    address = broker_address(settings)
+    report = check_broker(address, device=settings.device or default_device())
+    transport = {"mqtt": "TCP", "mqtts": "TLS", "ws": "WebSocket", "wss": "WebSocket over TLS"}
+    yes = {True: "yes", False: "no"}
+    picture = "not accepted" if report.picture_ms is None else f"{report.picture_ms:.0f} ms"
+    lines = {
+        "broker": f"{address}, MQTT {address.version} over {transport[address.scheme]}",
+        "connect": f"{report.connect_ms:.0f} ms",
+        "acknowledged": f"{report.acknowledged_ms:.1f} ms",
+        "there and back": f"{report.arrived_ms:.1f} ms, at most {report.slowest_ms:.1f} ms",
+        "picture (120 kB)": picture,
+        "keeps retained": yes[report.retained],
+        "shared subscriptions": yes[report.shared],
+    }
+    told = {
+        "messages under way": report.limits.receive_maximum,
+        "largest packet": report.limits.maximum_packet_size,
+        "highest QoS": report.limits.maximum_qos,
+        "keep-alive": report.limits.server_keepalive_s,
+    }
+    lines |= {name: str(value) for name, value in told.items() if value is not None}
+    for name, value in lines.items():
+        click.echo(f"{name:<22}{value}")
+    if not report.retained:
+        raise BrokerError(
+            f"the MQTT broker at {address} keeps no retained messages, which edgebird needs"
+        )
+
+
+@cli.command(epilog=EXIT_CODES)
+@MQTT
+@CONFIG
+@click.option("--device", help="Default: this one.")
+@click.option("--camera", required=True, help="The camera's name, as in its topics.")
+def forget(mqtt: str | None, config_path: Path | None, device: str | None, camera: str) -> None:
+    """Take a camera that is gone for good off the broker, and out of Home Assistant."""
+    from edgebird.mqtt.address import broker_address
+    from edgebird.mqtt.forget import forget_camera
+    from edgebird.mqtt.topics import Topics, default_device
+
+    settings = _mqtt_settings(mqtt, config_path)
+    topics = Topics(device or settings.device or default_device(), camera)
+    cleared = forget_camera(broker_address(settings), topics, settings.discovery_prefix)
+    for topic in cleared:
+        click.echo(f"cleared {topic}")
+    if not cleared:
+        click.echo(f"the broker has nothing of {topics.base}")
+
+
+def _mqtt_settings(url: str | None, config_path: Path | None) -> MqttSection:
+    return overruled(load_config(config_path), mqtt={"url": url}).mqtt
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option("--threads", type=click.IntRange(1), help="Most threads to try. Default: all, to 4.")
+@click.option("--runs", default=30, show_default=True, type=click.IntRange(5, 10000))
+@click.option(
+    "--idle-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="How long to watch a still scene; 0 leaves that out.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def bench(
+    model: str | None, threads: int | None, runs: int, idle_seconds: float, as_json: bool
+) -> None:
+    """Measure this board: the network, all that is around it, and what a still scene costs.
+
+    Takes about a minute. Stop edgebird before, or it measures what that leaves.
+    """
+    from edgebird.bench import bench as measure
+    from edgebird.interpreter import default_threads
+    from edgebird.model import DEFAULT_DETECTOR, load_model
+
+    result = measure(
+        load_model(Path(model) if model else DEFAULT_DETECTOR, "detector"),
+        threads or default_threads(),
+        runs=runs,
+        idle_s=idle_seconds,
+        on_step=lambda step: log.info("measuring %s", step),
+    )
+    click.echo(json.dumps(result.as_json()) if as_json else "\n".join(result.lines()))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("scenario", default="day")
+@click.option("--days", type=click.FloatRange(0, 60, min_open=True), help="Only so many days.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--save", metavar="FOLDER", help="Keep annotated pictures of the visits.")
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="A TOML file.")
+def replay(
+    scenario: str,
+    days: float | None,
+    as_json: bool,
+    save: str | None,
+    model: str | None,
+    config_path: Path | None,
+) -> None:
+    """Replay a scenario through the whole program, faster than real time, and judge the result.
+
+    SCENARIO is a TOML file (edgebird/camera/scenario.py describes it), or one of these: day, week
+    (drawn visits, clouds, wind, nights, and a camera with a loose cable).
+    """
+    from msgspec.structs import replace
+
+    from edgebird.camera.scenario import ScenarioCamera, load_scenario, week
+    from edgebird.detect import detect_on_camera
+    from edgebird.pipeline import Summary
+    from edgebird.replay import Judge
+
+    script = (
+        week(days or {"day": 1.0, "week": 7.0}[scenario])
+        if scenario in ("day", "week")
+        else load_scenario(Path(scenario))
+    )
+    if days is not None:
+        script = replace(script, days=days)
+    config = overruled(
+        load_config(config_path),
+        camera={"name": "replay"},
+        detector={"model": model},
+        output={"save": save},
+    )
+    # What the script does to the camera need not be told.
+    log.setLevel(logging.ERROR)
+    camera = ScenarioCamera(script)
+    judge = Judge(camera.stays)
+    detect_on_camera(config, [judge], _progress_bar, Summary(), camera=camera)
+    verdict = judge.verdict()
+    if as_json:
+        click.echo(json.dumps(verdict.as_json()))
+    else:
+        click.echo("\n".join(verdict.lines()))
 
 
 @cli.command(epilog=EXIT_CODES)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from edgebird.config import Config, overruled
-from edgebird.detect import detect_on_camera
+from edgebird.detect import detect_on_camera, silent_progress
+from edgebird.mqtt.address import parse_broker_url
 from edgebird.mqtt.broker import EmbeddedBroker
-from edgebird.mqtt.connection import parse_broker_url
 from edgebird.mqtt.payloads import VisitPayload
 from edgebird.mqtt.watch import format_alert, watch
 from edgebird.pipeline import Summary
@@ -57,7 +56,7 @@ def run_demo(seconds: float, seed: int, save: Path) -> None:
             output={"save": str(save)},
         )
         try:
-            detect_on_camera(config, [], lambda total: nullcontext(lambda: None), summary)
+            detect_on_camera(config, [], silent_progress, summary)
         finally:
             stop.set()
             subscriber.join()

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import click
 
+from model_build.classifier_commands import classifier
+from model_build.digits_commands import digits
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 NEW_RUN = click.option(
@@ -55,7 +58,13 @@ def main() -> None:
       python -m model_build report       curves, and the worst mistakes as pictures
 
     Each step tells more with --help. A training that was stopped goes on where it was.
+    The classifier, bird or not, has the same steps: python -m model_build classifier --help.
+    The idea behind it all, on handwritten digits: python -m model_build digits.
     """
+
+
+main.add_command(classifier)
+main.add_command(digits)
 
 
 @main.command()

@@ -15,7 +15,11 @@ import tensorflow as tf
 from edgebird.model import InputScaling, ModelCard, TrainingData
 from edgebird.tiles import cut_tile
 from model_build.augment import Material, training_scene
+from model_build.equalize import equalize
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
+
+# Tiles to measure the channels' sizes with before quantization.
+_TO_EQUALIZE = 48
 
 
 def representative_tiles(material: Material, size_px: int, count: int, seed: int) -> Iterator:
@@ -37,7 +41,8 @@ def representative_tiles(material: Material, size_px: int, count: int, seed: int
 def quantize(
     weights: Path, material: Material, size_px: int, *, tiles: int = 250, seed: int = 7
 ) -> bytes:
-    """Quantize to full int8: weights per channel, activations by representative tiles.
+    """Quantize to full int8: channels equalized, weights per channel, activations by representative
+    tiles.
 
     The input scale is exactly that of the pixels, so that a pixel p becomes the int8 p - 128.
 
@@ -47,6 +52,9 @@ def quantize(
     keras.mixed_precision.set_global_policy("float32")
     model = build_detector(size_px, batch_size=1)
     model.load_weights(weights)
+    equalize(
+        model, (tile[0] for tile in representative_tiles(material, size_px, _TO_EQUALIZE, seed))
+    )
 
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, format="tf_saved_model", verbose=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from edgebird.mqtt.connection import BrokerAddress
+from edgebird.mqtt.address import BrokerAddress
 
 # how long an example takes says more about the machine than about the code
 settings.register_profile("edgebird", deadline=None)
@@ -28,6 +28,15 @@ def eventually(condition: Callable[[], object], timeout_s: float = 20.0) -> None
     while not condition():
         assert time.monotonic() < give_up_s, "it did not happen in time"
         time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What programs under test keep over a restart stays among the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("STATE_DIRECTORY", raising=False)
+        yield
 
 
 class Mosquitto:

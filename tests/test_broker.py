@@ -12,8 +12,8 @@ import pytest
 from conftest import eventually
 
 from edgebird.errors import BrokerError
+from edgebird.mqtt.address import parse_broker_url
 from edgebird.mqtt.broker import EmbeddedBroker
-from edgebird.mqtt.connection import parse_broker_url
 from edgebird.mqtt.payloads import VisitPayload
 from edgebird.mqtt.watch import watch
 from edgebird.sinks.mqtt import MqttSink

@@ -27,6 +27,7 @@ from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
 from model_build.augment import Material, Scene
 from model_build.composing import Composer, Workers
+from model_build.equalize import channel_sizes, equalize
 from model_build.input_pipeline import Part, measure_input, picture_batches
 from model_build.losses import detection_loss
 from model_build.network import (
@@ -333,3 +334,17 @@ def test_a_step_taken_too_early_says_what_is_missing(
     assert result.returncode == 1
     assert cure in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_equalizing_changes_scales_and_not_results() -> None:
+    keras.utils.set_random_seed(5)
+    model = build_detector(64)
+    load_imagenet_trunk(model)
+    pictures = [np.random.default_rng(i).normal(0, 1, (1, 64, 64, 3)).astype("f4") for i in (1, 2)]
+    spread = [size.max() / np.median(size) for size in channel_sizes(model, pictures)]
+    before = [np.asarray(output) for output in model(pictures[0])]
+    equalize(model, pictures)
+    for old, new in zip(before, model(pictures[0]), strict=True):
+        np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-3)
+    equal = [size.max() / np.median(size) for size in channel_sizes(model, pictures)]
+    assert all(after < before / 1.5 for after, before in zip(equal, spread, strict=True))

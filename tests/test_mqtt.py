@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgebird.errors import UsageError
-from edgebird.mqtt.connection import BrokerAddress, parse_broker_url
+from edgebird.mqtt.address import BrokerAddress, parse_broker_url
 from edgebird.mqtt.payloads import decode, encode, utc_iso, visit_payload
-from edgebird.mqtt.topics import Topics, default_device, slug, visit_filter
+from edgebird.mqtt.topics import Topics, default_device, device_status, slug, visit_filter
 from edgebird.structures import (
     Visit,
     VisitChanged,
@@ -70,12 +70,23 @@ def test_names_without_a_usable_character_stay_apart() -> None:
 
 def test_topics_follow_the_contract() -> None:
     topics = Topics("Garden", "Feeder 0")
-    assert topics.status == "edgebird/garden/status"
+    assert device_status("Garden") == "edgebird/garden/status"
+    assert topics.status == "edgebird/garden/feeder-0/status"
     assert topics.bird == "edgebird/garden/feeder-0/bird"
     assert topics.count == "edgebird/garden/feeder-0/count"
     assert topics.visit == "edgebird/garden/feeder-0/visit"
+    assert topics.best == "edgebird/garden/feeder-0/best.jpg"
+    assert topics.command("threshold") == "edgebird/garden/feeder-0/set/threshold"
+    assert topics.value("threshold") == "edgebird/garden/feeder-0/threshold"
+    assert topics.discovery("hub") == "hub/device/edgebird-garden/feeder-0/config"
     assert visit_filter() == "edgebird/+/+/visit"
     assert visit_filter("Garden") == "edgebird/garden/+/visit"
+
+
+@given(st.tuples(st.text(), st.text()), st.tuples(st.text(), st.text()))
+def test_no_two_cameras_share_a_client_id(one: tuple[str, str], two: tuple[str, str]) -> None:
+    a, b = Topics(*one), Topics(*two)
+    assert (a == b) == (a.client_id == b.client_id)
 
 
 def test_device_name_is_stable_and_hides_the_machine_id(tmp_path: Path) -> None:
@@ -127,6 +138,9 @@ def test_a_written_address_is_read_back(
         ("host:1884", BrokerAddress("host", 1884)),
         ("192.168.1.2", BrokerAddress("192.168.1.2", 1883)),
         ("mqtt://me@[::1]", BrokerAddress("::1", 1883, "me")),
+        ("mqtts://host", BrokerAddress("host", 8883, scheme="mqtts")),
+        ("ws://host:9001", BrokerAddress("host", 9001, scheme="ws")),
+        ("wss://host/broker", BrokerAddress("host", 443, scheme="wss", path="/broker")),
         ("mqtt://a%40b:p%3Aw%2F%23@h", BrokerAddress("h", 1883, "a@b", "p:w/#")),
     ],
 )
@@ -137,7 +151,7 @@ def test_short_forms_of_an_address(url: str, address: BrokerAddress) -> None:
 BAD_ADDRESSES = [
     "",
     "mqtt://",
-    "mqtts://host",
+    "mqtt+tls://host",
     "http://host",
     "mqtt://host:port",
     "mqtt://host:0",
@@ -203,6 +217,7 @@ def test_the_alert_is_the_documented_json() -> None:
         ("frame_size", [640, 480]),
         ("snapshot", None),
         ("model", MODEL_SHA256),
+        ("age_s", 0.0),
     ]
 
 

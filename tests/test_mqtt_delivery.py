@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,10 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 from test_mqtt import MODEL_SHA256, START_UTC_S, visit_changed
 
-from edgebird.mqtt.connection import BrokerAddress
+from edgebird.errors import UsageError
+from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.connection import Retry
+from edgebird.mqtt.outbox import Alert, Outbox
 from edgebird.mqtt.payloads import decode, utc_iso
 from edgebird.mqtt.publisher import Publisher
 from edgebird.sinks.mqtt import MqttSink
@@ -41,6 +44,10 @@ def frame_processed(states: list[TrackState]) -> FrameProcessed:
         for number, state in enumerate(states)
     )
     return FrameProcessed("Feeder 0", frame, Detections.none(), tracks, 6.0)
+
+
+def alert(number: int, topic: str) -> Alert:
+    return Alert(f"visit{number}", topic, str(number).encode(), time.time())
 
 
 class Subscriber:
@@ -93,7 +100,8 @@ def retained(address: BrokerAddress, device: str) -> dict[str, str]:
     eventually(lambda: messages and messages[-1].topic.endswith("/marker"))
     client.disconnect()
     client.loop_stop()
-    return {m.topic.split("/", 2)[2]: m.payload.decode() for m in messages if m.retain}
+    kept = [message for message in messages if message.retain]
+    return {m.topic.split("/", 2)[2]: m.payload.decode(errors="replace") for m in kept}
 
 
 def new_sink(address: BrokerAddress, device: str) -> MqttSink:
@@ -137,21 +145,33 @@ def test_states_follow_the_confirmed_tracks_and_stay_for_those_who_come_later(
         assert client.values("bird") == ["OFF", "ON", "ON", "OFF"]
         sink.emit(frame_processed([confirmed]))
         eventually(lambda: client.values("count")[-1] == "1")
-        now = {"status": "online", "feeder-0/bird": "ON", "feeder-0/count": "1"}
-        assert retained(mosquitto.address, "states") == now
+        now = {"feeder-0/status": "online", "feeder-0/bird": "ON", "feeder-0/count": "1"}
+        day = {"feeder-0/visits_today": "0"}
+        assert retained(mosquitto.address, "states") == {"status": "online"} | now | day
         sink.close()
-    gone = {"status": "offline", "feeder-0/bird": "OFF", "feeder-0/count": "0"}
-    assert retained(mosquitto.address, "states") == gone
+    gone = {"feeder-0/status": "offline", "feeder-0/bird": "OFF", "feeder-0/count": "0"}
+    assert retained(mosquitto.address, "states") == {"status": "offline"} | gone | day
 
 
-def publishing_process(address: BrokerAddress, device: str) -> subprocess.Popen[bytes]:
+def publishing_process(
+    address: BrokerAddress, device: str, camera: str = "c"
+) -> subprocess.Popen[bytes]:
+    """A process that serves a camera, with a frame each tenth of a second."""
     code = f"""
 import time
-from edgebird.mqtt.connection import BrokerAddress
+import numpy as np
+from edgebird.errors import UsageError
+from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.connection import Retry
+from edgebird.mqtt.outbox import Alert, Outbox
 from edgebird.sinks.mqtt import MqttSink
-MqttSink(BrokerAddress({address.host!r}, {address.port}), device={device!r}, camera="c",
-         model_sha256="x")
-time.sleep(600)
+from edgebird.structures import Detections, Frame, FrameProcessed
+sink = MqttSink(BrokerAddress({address.host!r}, {address.port}), device={device!r},
+                camera={camera!r}, model_sha256="x")
+while True:
+    frame = Frame(np.zeros((8, 8, 3), np.uint8), 0, time.monotonic(), time.time(), "c")
+    sink.emit(FrameProcessed("c", frame, Detections.none(), (), 1.0))
+    time.sleep(0.1)
 """
     return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
 
@@ -160,24 +180,55 @@ def test_the_last_will_says_offline_when_the_process_is_killed(mosquitto: Mosqui
     with subscriber(mosquitto.address, "killed") as client:
         process = publishing_process(mosquitto.address, "killed")
         try:
-            eventually(lambda: client.values("status") == ["online"])
+            eventually(lambda: client.values("c/status")[-1:] == ["online"])
+            eventually(lambda: client.values("killed/status") == ["online"])
         finally:
             process.kill()
             process.wait()
-        eventually(lambda: client.values("status") == ["online", "offline"])
+        eventually(lambda: client.values("c/status")[-1] == "offline")
+        eventually(lambda: client.values("killed/status") == ["online", "offline"])
     assert retained(mosquitto.address, "killed")["status"] == "offline"
 
 
-def test_a_restart_ends_the_stale_connection_before_it_says_online(mosquitto: Mosquitto) -> None:
+def test_the_device_is_online_as_long_as_one_of_its_cameras_is(mosquitto: Mosquitto) -> None:
+    with subscriber(mosquitto.address, "two") as client:
+        first = publishing_process(mosquitto.address, "two", "one")
+        try:
+            eventually(lambda: client.values("two/status") == ["online"])
+            with closing(MqttSink(mosquitto.address, device="two", camera="2", model_sha256="x")):
+                first.kill()
+                eventually(lambda: client.values("one/status")[-1] == "offline")
+                eventually(lambda: client.values("two/status") == ["online", "offline", "online"])
+        finally:
+            first.kill()
+            first.wait()
+        eventually(lambda: client.values("two/status")[-1] == "offline")
+
+
+def test_a_second_process_for_the_same_camera_is_refused(mosquitto: Mosquitto) -> None:
+    with (
+        closing(new_sink(mosquitto.address, "same")),
+        pytest.raises(UsageError, match="already serves camera 'feeder-0'") as caught,
+    ):
+        new_sink(mosquitto.address, "same")
+    assert "\n" not in str(caught.value)
+    new_sink(mosquitto.address, "same").close()
+
+
+def test_a_restart_ends_the_stale_connection_before_it_says_online(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
     # As after a power cut: the broker still waits for the old process when the new one comes.
     old = publishing_process(mosquitto.address, "stale")
     try:
         with subscriber(mosquitto.address, "stale") as client:
-            eventually(lambda: "online" in client.values("status"))
-            eventually(lambda: client.values("c/count"))
+            eventually(lambda: client.values("c/status")[-1:] == ["online"])
             old.send_signal(signal.SIGSTOP)
-            sink = MqttSink(mosquitto.address, device="stale", camera="c", model_sha256="x")
-            eventually(lambda: client.values("status")[-2:] == ["offline", "online"])
+            sink = MqttSink(
+                mosquitto.address, device="stale", camera="c", model_sha256="x", state=tmp_path
+            )
+            sink.emit(frame_processed([]))
+            eventually(lambda: client.values("c/status")[-2:] == ["offline", "online"])
             sink.close()
     finally:
         old.kill()
@@ -196,13 +247,13 @@ def test_alerts_wait_for_a_broker_that_is_down_at_the_start(
         started_s = time.monotonic()
         for number in range(5):
             sink.emit(visit_changed(number))
-        assert time.monotonic() - started_s < 1.0  # emit does not wait for the broker
+        assert time.monotonic() - started_s < 2.0  # emit does not wait for the broker
         eventually(lambda: "cannot be reached" in caplog.text)
         broker.start()
         eventually(lambda: len(client.visits()) == 5)
         sink.close()
         assert client.visits() == [f"visit{number}" for number in range(5)]
-        assert client.values("status")[0] == "online"
+        assert client.values("late/status")[0] == "online"
     assert [record.getMessage() for record in caplog.records] == [
         f"the MQTT broker at {broker.address} cannot be reached (Connection refused): "
         "check its address and that it runs; alerts wait until it is back",
@@ -232,7 +283,7 @@ def test_a_restart_of_the_broker_loses_no_alert_and_no_state(
         eventually(lambda: len(client.visits()) == 4)
         assert client.visits() == [f"visit{number}" for number in range(4)]
         assert client.values("bird")[-1] == "OFF"
-        assert client.values("status")[-1] == "online"
+        assert client.values("feeder-0/status")[-1] == "online"
         sink.close()
     assert [record.getMessage() for record in caplog.records] == [
         f"connected to MQTT at {broker.address}",
@@ -259,8 +310,9 @@ def test_an_old_state_never_follows_a_newer_one(
         eventually(lambda: client.subscribed.is_set() and "is back" in caplog.text)
         sink.emit(visit_changed(0))  # leaves after all that came before
         eventually(lambda: client.visits() == ["visit0"])
-        states = {"status": "online", "feeder-0/bird": "OFF", "feeder-0/count": "0"}
-        assert retained(broker.address, "old-state") == states
+        states = retained(broker.address, "old-state")
+        assert states["feeder-0/status"] == "online"
+        assert (states["feeder-0/bird"], states["feeder-0/count"]) == ("OFF", "0")
         sink.close()
 
 
@@ -317,7 +369,7 @@ def test_a_server_that_is_no_broker_is_one_line_and_is_tried_again(
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         sink = new_sink(BrokerAddress("127.0.0.1", server.getsockname()[1]), "no-broker")
-        eventually(lambda: len(visits) >= 2)
+        eventually(lambda: len(visits) >= 4 and caplog.records)
         sink.close()
         server.shutdown(socket.SHUT_RDWR)
     (record,) = caplog.records
@@ -330,23 +382,24 @@ def test_when_too_many_alerts_wait_the_oldest_are_dropped_and_counted(
     broker = new_mosquitto()
     broker.start()
     with subscriber(broker.address, "overflow") as client:
+        outbox = Outbox(None, max_rows=3)
         publisher = Publisher(
             broker.address,
             client_id="overflow",
-            status_topic="edgebird/overflow/status",
-            max_waiting_alerts=3,
+            status="edgebird/overflow/status",
+            outbox=outbox,
+            retry=Retry(first_s=0.1),
         )
-        eventually(lambda: client.values("status") == ["online"])
-        broker.freeze()
-        for number in range(10):  # the first is under way at once
-            publisher.send_alert("edgebird/overflow/c/visit", str(number).encode())
-        broker.thaw()
-        eventually(lambda: len(client.values("visit")) == 4)
+        for number in range(10):
+            outbox.add([alert(number, "edgebird/overflow/c/visit")], durable=False)
+        publisher.start()
+        eventually(lambda: len(client.values("visit")) == 3)
+        eventually(lambda: publisher.outbox_state.waiting == 0)
+        assert publisher.outbox_state.dropped == 7
         publisher.close()
-        assert client.values("visit") == ["0", "7", "8", "9"]
+        assert client.values("visit") == ["7", "8", "9"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"more than 3 alerts wait for the MQTT broker at {broker.address}: the oldest are dropped",
-        f"alerts that could not be delivered to the MQTT broker at {broker.address}: 6",
+        "too many or too old alerts wait in the outbox: the oldest are dropped"
     ]
 
 
@@ -358,16 +411,18 @@ def test_close_is_bounded_when_the_broker_hangs_and_still_says_offline(
     with subscriber(broker.address, "hang") as client:
         sink = new_sink(broker.address, "hang")
         eventually(lambda: client.values("count") == ["0"])
+        eventually(lambda: client.values("hang/status") == ["online"])
         broker.freeze()
         for number in range(3):
             sink.emit(visit_changed(number))
         started_s = time.monotonic()
         sink.close()
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 6
         message = f"alerts that could not be delivered to the MQTT broker at {broker.address}: 3"
         assert caplog.records[-1].getMessage() == message
         broker.thaw()
-        eventually(lambda: client.values("status")[-1] == "offline")
+        eventually(lambda: client.values("feeder-0/status")[-1] == "offline")
+        eventually(lambda: client.values("hang/status")[-1] == "offline")
 
 
 def test_close_does_not_wait_when_nothing_is_pending(mosquitto: Mosquitto) -> None:

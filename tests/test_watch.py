@@ -19,7 +19,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgebird.errors import BrokerError
-from edgebird.mqtt.connection import BrokerAddress
+from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.payloads import BoxPayload, VisitPayload, encode
 from edgebird.mqtt.watch import format_alert, watch
 

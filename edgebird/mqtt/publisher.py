@@ -3,32 +3,73 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from threading import Condition
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
 
-from edgebird.mqtt.connection import BrokerAddress, Connection
+from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.connection import Connection, Message, Retry
+from edgebird.mqtt.outbox import Alert, Outbox
+from edgebird.mqtt.payloads import OutboxPayload
 
-MAX_WAITING_ALERTS = 1000
-DRAIN_S = 1.5
-OFFLINE_S = 0.5
+Payload = bytes | Callable[[], bytes]
+"""What to publish, or what makes it on the publisher's own thread (a picture)."""
+
+# Messages under way to the broker at once.
+_WINDOW = 20
+# Up to so many waiting alerts leave strictly in order and at once after an outage. More are late
+# alerts: they leave at a limited rate, and new ones overtake them.
+STRAIGHT = 500
+LATE_PER_S = 100.0
+_MAX_UNSTORED = 1000
+_STORE_S = 0.25
+_TICK_S = 0.5
+_LATE_TICK_S = 0.02
+_DRAIN_S = 1.5
+_HEADER_BYTES = 300  # no topic of ours is longer
+_OFFLINE_S = 0.5
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Acknowledged:
+    number: int
+    refusal: str | None
+
+
 class Publisher:
-    """Publishes retained states and alerts at QoS 1; no method waits for the broker but ``close``.
+    """Publishes retained states and alerts; no method waits for the broker but ``close``.
 
     Of a state only the newest value counts; all of them are published again after each connect.
-    Alerts wait in a bounded queue, from which the oldest falls out when it is full. One message
-    is under way at a time and the next leaves when the broker has acknowledged it: so alerts
-    keep their order, and after a reconnect no old state can arrive after a newer one.
+    Alerts are stored in an outbox, sent in order, and removed when the broker has acknowledged
+    them. A new connection is a new session in which everything unacknowledged is sent again in
+    the old order: an alert may come twice and never too early, an old state never after a newer.
+
+    All work is done by one thread of its own, which is also the only one at the outbox.
 
     Args:
         address: the broker; it may be down.
         client_id: the same at every start, so that the broker ends a stale connection of ours.
-        status_topic: a state that is ``online`` until ``close``, and ``offline`` by the last will.
-        max_waiting_alerts: the queue's bound.
+        status: topic of a state that is ``offline`` by the last will and from ``close`` on.
+        outbox: for the alerts; closed in the end.
+        subscriptions: topics to listen to.
+        on_message: called for what comes there, on the connection's thread.
+        on_subscribed: called there after each connect, when the subscriptions hold.
+        prepare: makes the payload of an alert when it is sent.
+        on_tick: called about twice a second.
+        retry: when to try to connect again.
+
+    Raises:
+        UsageError: a certificate cannot be used.
     """
 
     def __init__(
@@ -36,106 +77,308 @@ class Publisher:
         address: BrokerAddress,
         *,
         client_id: str,
-        status_topic: str,
-        max_waiting_alerts: int = MAX_WAITING_ALERTS,
+        status: str,
+        outbox: Outbox,
+        subscriptions: Sequence[str] = (),
+        on_message: Callable[[Message], None] = lambda message: None,
+        on_subscribed: Callable[[], None] = lambda: None,
+        prepare: Callable[[Alert], bytes] = lambda alert: alert.payload,
+        on_tick: Callable[[], None] = lambda: None,
+        retry: Retry = Retry(),  # noqa: B008  (immutable)
     ) -> None:
         self._address = address
-        self._status_topic = status_topic
-        self._max_waiting_alerts = max_waiting_alerts
-        # Guards what follows. Never held while paho is called: paho calls back with its own
-        # locks held.
-        self._changed = Condition()
-        self._states = {status_topic: "online"}
-        self._unsent_states: dict[str, str] = {}
-        self._alerts: deque[tuple[str, bytes]] = deque()
-        self._under_way: str | None = None  # the topic of the message not yet acknowledged
-        self._dropped_alerts = 0
-        self._overflow_reported = False
+        self._status = status
+        self._outbox = outbox
+        self._subscriptions = subscriptions
+        self._prepare = prepare
+        self._on_tick = on_tick
+        # What the other threads leave for ours, under the lock or in a queue. The lock is never
+        # held while paho is called, which calls back with locks of its own held.
+        self._lock = Lock()
+        self._states: dict[str, tuple[Payload, int]] = {}
+        self._unsent: dict[str, None] = {}
+        self._momentary: dict[str, bytes] = {}
+        self._kept: dict[str, str] = {}
+        self._unstored: deque[tuple[Alert, Event]] = deque(maxlen=_MAX_UNSTORED)
+        self._signals: SimpleQueue[_Connected | _Acknowledged] = SimpleQueue()
+        self._wake = Event()
+        self._idle = Event()
+        self._stopping = False
+        # Our thread's own: number at the connection -> number of the alert, None for a state.
+        self._session = 0
+        self._under_way: dict[int, int | None] = {}
+        self._sent = 0  # the newest alert sent in this session
+        self._late_sent = self._late_end = 0  # of the late ones: the newest sent, the last there is
+        self._late_at_s = 0.0
+        self._held: deque[Alert] = deque()
+        self._refusal_reported = False
+        self._outbox_state = outbox.state()
+        self._too_large: set[str] = set()
         self._connection = Connection(
             address,
             client_id=client_id,
+            will=(status, "offline"),
             on_connected=self._handle_connected,
+            on_message=on_message,
+            on_acknowledged=lambda number, refusal: self._signal(_Acknowledged(number, refusal)),
+            on_subscribed=lambda answers: self._handle_subscribed(answers, on_subscribed),
             on_problem=lambda problem: logger.warning("%s; alerts wait until it is back", problem),
+            retry=retry,
         )
-        client = self._connection.client
-        client.will_set(status_topic, "offline", qos=1, retain=True)
-        client.on_publish = self._handle_acknowledged
+        self._thread = Thread(target=self._run, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect, and return at once."""
+        self._thread.start()
         self._connection.start()
 
-    def set_state(self, topic: str, value: str) -> None:
-        """Publish the value and keep it, to publish it again after a reconnect."""
-        with self._changed:
-            self._states[topic] = self._unsent_states[topic] = value
-        self._send_next()
+    @property
+    def outbox_state(self) -> OutboxPayload:
+        """How much waits, as of the last half second."""
+        return self._outbox_state
 
-    def send_alert(self, topic: str, payload: bytes) -> None:
-        """Publish the alert after those that wait; when too many wait, the oldest is dropped."""
-        with self._changed:
-            self._alerts.append((topic, payload))
-            overflow = len(self._alerts) > self._max_waiting_alerts
-            if overflow:
-                self._alerts.popleft()
-                self._dropped_alerts += 1
-            report = overflow and not self._overflow_reported
-            self._overflow_reported |= overflow
-        if report:
-            logger.warning(
-                "more than %d alerts wait for the MQTT broker at %s: the oldest are dropped",
-                self._max_waiting_alerts,
-                self._address,
-            )
-        self._send_next()
+    @property
+    def connects(self) -> int:
+        """How often the broker was connected to."""
+        return self._connection.connects
+
+    def set_state(self, topic: str, payload: str | Payload, *, qos: int = 1) -> None:
+        """Publish the value, retained, and keep it to publish it again after a reconnect."""
+        content = payload.encode() if isinstance(payload, str) else payload
+        with self._lock:
+            self._states[topic] = content, qos
+            self._unsent[topic] = None
+            self._idle.clear()
+        self._wake.set()
+
+    def publish_all(self) -> None:
+        """Publish all states again."""
+        with self._lock:
+            self._unsent |= dict.fromkeys(self._states)
+        self._wake.set()
+
+    def send_now(self, topic: str, payload: bytes) -> None:
+        """Publish something that is worth nothing later: without a guarantee, newest wins."""
+        with self._lock:
+            self._momentary[topic] = payload
+        self._wake.set()
+
+    def keep(self, name: str, value: str) -> None:
+        """Keep a value beside the alerts, over a restart."""
+        with self._lock:
+            self._kept[name] = value
+            self._idle.clear()
+        self._wake.set()
+
+    def send_alert(self, alert: Alert) -> bool:
+        """Publish the alert after those that wait.
+
+        Returns:
+            Whether it is stored; False when that takes longer than a quarter of a second, and it
+            waits in memory for the disk.
+        """
+        stored = Event()
+        with self._lock:
+            if len(self._unstored) == _MAX_UNSTORED:
+                logger.warning("the disk of the outbox hangs; the oldest alerts are dropped")
+            self._unstored.append((alert, stored))
+            self._idle.clear()
+        self._wake.set()
+        return stored.wait(_STORE_S)
 
     def close(self) -> None:
-        """Deliver what waits, say ``offline`` and disconnect, within about two seconds."""
-        with self._changed:
-            self._changed.wait_for(self._is_idle, DRAIN_S)
-            lost = len(self._alerts) + self._dropped_alerts
-            lost += self._under_way is not None and self._under_way not in self._states
-            # From here on only "offline" counts, even when the broker has not yet answered.
-            self._alerts.clear()
-            self._under_way = None
-            self._states[self._status_topic] = "offline"
-            self._unsent_states = {self._status_topic: "offline"}
-        self._send_next()
-        with self._changed:
-            self._changed.wait_for(self._is_idle, OFFLINE_S)
-        self._connection.stop(OFFLINE_S)
-        if lost:
+        """Deliver what waits, say ``offline`` and disconnect, within about three seconds."""
+        self._idle.wait(_DRAIN_S)
+        # From here on only this counts, even when the broker has not yet answered.
+        with self._lock:
+            self._states = {self._status: (b"offline", 1)}
+            self._unsent = {self._status: None}
+            self._momentary.clear()
+            self._stopping = True
+        self._wake.set()
+        self._thread.join(_OFFLINE_S)
+        self._connection.stop(_OFFLINE_S)
+        left = self._outbox_state
+        if left.waiting and left.storage == "disk":
+            logger.warning(
+                "alerts that wait for the MQTT broker at %s, and go out when edgebird is started "
+                "again: %d",
+                self._address,
+                left.waiting,
+            )
+        elif left.waiting:
             logger.warning(
                 "alerts that could not be delivered to the MQTT broker at %s: %d",
                 self._address,
-                lost,
+                left.waiting,
             )
 
-    def _is_idle(self) -> bool:
-        states_done = not (self._unsent_states and self._connection.connected)
-        return states_done and not self._alerts and self._under_way is None
+    # --- on the connection's thread
 
     def _handle_connected(self) -> None:
-        with self._changed:
-            self._unsent_states = dict(self._states)
-            self._overflow_reported = False
-        # A message that was under way is sent again by paho; its acknowledgement brings the rest.
-        self._send_next()
+        self._signal(_Connected(self._connection.connects))
+        if self._subscriptions:
+            self._connection.subscribe(*self._subscriptions)
 
-    def _handle_acknowledged(self, *_: Any) -> None:
-        with self._changed:
-            self._under_way = None
-            self._changed.notify_all()
-        self._send_next()
+    def _handle_subscribed(self, answers: Sequence[str | None], then: Callable[[], None]) -> None:
+        if any(answers):
+            logger.warning(
+                "the MQTT broker at %s does not let us read commands: %s",
+                self._address,
+                next(filter(None, answers)),
+            )
+        then()
 
-    def _send_next(self) -> None:
-        payload: str | bytes
-        with self._changed:
-            if self._under_way is not None or not self._connection.connected:
-                return
-            if self._unsent_states:
-                topic = next(iter(self._unsent_states))
-                payload, retain = self._unsent_states.pop(topic), True
-            elif self._alerts:
-                (topic, payload), retain = self._alerts.popleft(), False
-            else:
-                return
-            self._under_way = topic
-        self._connection.client.publish(topic, payload, qos=1, retain=retain)
+    def _signal(self, signal: _Connected | _Acknowledged) -> None:
+        self._signals.put(signal)
+        self._wake.set()
+
+    # --- on our own thread
+
+    def _run(self) -> None:
+        tick_s = 0.0
+        stopping = False
+        while not stopping:
+            late = self._connection.connected and self._late_sent < self._late_end
+            self._wake.wait(_LATE_TICK_S if late else _TICK_S)
+            self._wake.clear()
+            with self._lock:
+                stopping = self._stopping
+            self._take_signals()
+            self._store()
+            if time.monotonic() - tick_s >= _TICK_S or stopping:
+                tick_s = time.monotonic()
+                self._outbox.tidy()
+                self._outbox_state = self._outbox.state()
+                if not stopping:
+                    self._on_tick()
+            self._send(stopping)
+            with self._lock:
+                unsent = self._unsent and self._connection.connected
+                waiting = self._unstored or self._kept or self._outbox.waiting or self._under_way
+                if not unsent and not waiting:
+                    self._idle.set()
+        self._outbox.close()
+
+    def _take_signals(self) -> None:
+        done: list[int] = []
+        while True:
+            try:
+                signal = self._signals.get_nowait()
+            except Empty:
+                break
+            if isinstance(signal, _Connected):
+                self._begin_session(signal.session)
+                continue
+            if signal.refusal is not None and not self._refusal_reported:
+                self._refusal_reported = True
+                logger.warning(
+                    "the MQTT broker at %s refuses messages of ours: %s",
+                    self._address,
+                    signal.refusal,
+                )
+            if (alert := self._under_way.pop(signal.number, None)) is not None:
+                done.append(alert)
+        if done:
+            self._outbox.remove(done)
+
+    def _begin_session(self, session: int) -> None:
+        self._session = session
+        self._under_way.clear()
+        self._held.clear()
+        self._refusal_reported = False
+        self._sent = self._late_sent = self._late_end = 0
+        if self._outbox.waiting > STRAIGHT:
+            self._sent = self._late_end = self._outbox.last_number
+            logger.warning(
+                "%d alerts waited for the MQTT broker at %s and are delivered now, new ones first",
+                self._outbox.waiting,
+                self._address,
+            )
+        with self._lock:
+            self._unsent = dict.fromkeys(self._states)
+
+    def _store(self) -> None:
+        with self._lock:
+            fresh = list(self._unstored)
+            self._unstored.clear()
+            kept, self._kept = self._kept, {}
+        if fresh:
+            # While the broker answers they are on their way in a moment: no need for an fsync.
+            alerts = [alert for alert, _ in fresh]
+            self._outbox.add(alerts, durable=not self._connection.connected)
+            for _, stored in fresh:
+                stored.set()
+        if kept:
+            self._outbox.keep(kept)
+
+    def _send(self, final: bool) -> None:
+        limits = self._connection.limits
+        window = min(_WINDOW, limits.receive_maximum or _WINDOW)
+        while self._connection.connected and (final or len(self._under_way) < window):
+            with self._lock:
+                topic = next(iter(self._unsent), None)
+                if topic is not None:
+                    del self._unsent[topic]
+                    payload, qos = self._states[topic]
+            if topic is not None:
+                content = payload if isinstance(payload, bytes) else self._made(topic, payload, qos)
+                if len(content) + _HEADER_BYTES > (limits.maximum_packet_size or 1 << 28):
+                    self._say_too_large(topic, len(content))
+                else:
+                    self._publish(None, topic, content, qos=qos, retain=True)
+                continue
+            alert = None if final else self._next_alert()
+            if alert is None:
+                break
+            self._publish(alert.number, alert.topic, self._prepare(alert))
+        with self._lock:
+            momentary, self._momentary = self._momentary, {}
+        if len(self._under_way) < window:
+            for topic, content in momentary.items():
+                self._publish(None, topic, content, qos=0)
+
+    def _publish(
+        self, alert: int | None, topic: str, content: bytes, *, qos: int = 1, retain: bool = False
+    ) -> None:
+        number = self._connection.publish(
+            topic, content, qos=qos, retain=retain, session=self._session
+        )
+        # Without a number the session has ended, and the next one begins with what is not done.
+        if number is not None and qos:
+            self._under_way[number] = alert
+
+    def _made(self, topic: str, make: Callable[[], bytes], qos: int) -> bytes:
+        content = make()
+        with self._lock:
+            if self._states.get(topic) == (make, qos):
+                self._states[topic] = content, qos
+        return content
+
+    def _say_too_large(self, topic: str, size: int) -> None:
+        if topic not in self._too_large:
+            logger.warning(
+                "%s is not published: %d bytes are more than the broker takes", topic, size
+            )
+        self._too_large.add(topic)
+
+    def _next_alert(self) -> Alert | None:
+        """The next to send: a new one, else a late one when it is time for it."""
+        while fresh := self._outbox.page(self._sent, None, 1):
+            (alert,) = fresh
+            self._sent = alert.number
+            if not (
+                self._late_sent < self._late_end and self._outbox.has(alert.visit, self._late_end)
+            ):
+                return alert
+            self._held.append(alert)  # a visit's end does not overtake its start
+        now_s = time.monotonic()
+        if self._late_sent < self._late_end:
+            if now_s < self._late_at_s:
+                return None
+            if late := self._outbox.page(self._late_sent, self._late_end, 1):
+                self._late_sent = late[0].number
+                self._late_at_s = max(self._late_at_s, now_s - 0.2) + 1 / LATE_PER_S
+                return late[0]
+            self._late_sent = self._late_end
+        return self._held.popleft() if self._held else None

@@ -41,9 +41,17 @@ def default_device(machine_id: Path = MACHINE_ID) -> str:
     return hmac.new(key.encode(), PREFIX.encode(), "sha256").hexdigest()[:8]
 
 
+def device_status(device: str) -> str:
+    """``online`` while any camera of the device is served, else ``offline``; retained."""
+    return f"{PREFIX}/{slug(device)}/status"
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics of one camera of one device. Both names are made safe with ``slug``."""
+    """The topics of one camera of one device. Both names are made safe with ``slug``.
+
+    What each carries stands in the contract, the README beside this file.
+    """
 
     device: str
     camera: str
@@ -53,24 +61,77 @@ class Topics:
         object.__setattr__(self, "camera", slug(self.camera))
 
     @property
+    def base(self) -> str:
+        """What all topics of the camera begin with; names it uniquely."""
+        return f"{PREFIX}/{self.device}/{self.camera}"
+
+    @property
+    def client_id(self) -> str:
+        """Our name at the broker; a slug has no dot, so no other camera has the same."""
+        return f"{PREFIX}.{self.device}.{self.camera}"
+
+    @property
     def status(self) -> str:
-        """``online`` or ``offline`` for the whole device; retained, also the last will."""
-        return f"{PREFIX}/{self.device}/status"
+        """``online`` while frames arrive, else ``offline``; also the last will."""
+        return f"{self.base}/status"
 
     @property
     def bird(self) -> str:
-        """``ON`` while a bird is in view, else ``OFF``; retained."""
-        return f"{PREFIX}/{self.device}/{self.camera}/bird"
+        """``ON`` while a bird is in view, else ``OFF``."""
+        return f"{self.base}/bird"
 
     @property
     def count(self) -> str:
-        """The number of birds in view; retained."""
-        return f"{PREFIX}/{self.device}/{self.camera}/count"
+        """The number of birds in view."""
+        return f"{self.base}/count"
+
+    @property
+    def visits_today(self) -> str:
+        """The number of visits that started today, by this machine's clock and zone."""
+        return f"{self.base}/visits_today"
 
     @property
     def visit(self) -> str:
         """The alert: JSON when a visit starts and when it ends; not retained."""
-        return f"{PREFIX}/{self.device}/{self.camera}/visit"
+        return f"{self.base}/visit"
+
+    @property
+    def detections(self) -> str:
+        """JSON of frames with birds, at a limited rate; not retained."""
+        return f"{self.base}/detections"
+
+    @property
+    def best(self) -> str:
+        """JPEG of the latest visit's best shot."""
+        return f"{self.base}/best.jpg"
+
+    @property
+    def snapshot_picture(self) -> str:
+        """JPEG of the frame that was asked for last."""
+        return f"{self.base}/snapshot.jpg"
+
+    @property
+    def health(self) -> str:
+        """JSON about the camera, this machine and the way to the broker."""
+        return f"{self.base}/health"
+
+    def value(self, name: str) -> str:
+        """The answer to a command: the value that holds now."""
+        return f"{self.base}/{name}"
+
+    def command(self, name: str) -> str:
+        """Where a value is asked for; ``+`` for all."""
+        return f"{self.base}/set/{name}"
+
+    def retained(self, discovery_prefix: str) -> list[str]:
+        """All topics on which a broker keeps a value of this camera."""
+        names = "status bird count visits_today best.jpg snapshot.jpg health enabled threshold"
+        values = [self.value(name) for name in [*names.split(), "snapshot"]]
+        return [self.discovery(discovery_prefix), *values]
+
+    def discovery(self, prefix: str) -> str:
+        """Where Home Assistant learns of this camera."""
+        return f"{prefix}/device/{PREFIX}-{self.device}/{self.camera}/config"
 
 
 def visit_filter(device: str = "+") -> str:

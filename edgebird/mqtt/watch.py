@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from threading import Event
-from typing import TYPE_CHECKING, Any
 
 from edgebird.errors import BrokerError
-from edgebird.mqtt.connection import BrokerAddress, Connection
+from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.connection import Connection, Message
 from edgebird.mqtt.payloads import VisitPayload, decode
-from edgebird.mqtt.topics import visit_filter
+from edgebird.mqtt.topics import slug, visit_filter
 from edgebird.sinks.console import visit_line
-
-if TYPE_CHECKING:
-    from paho.mqtt.client import MQTTMessage
-    from paho.mqtt.reasoncodes import ReasonCode
 
 FIRST_ANSWER_S = 10.0
 POLL_S = 0.2
 STOP_S = 1.0
+# An alert that took longer is called late.
+LATE_S = 60.0
+_REMEMBERED = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +32,10 @@ def watch(
     on_alert: Callable[[VisitPayload], None],
     stop: Event,
     device: str = "+",
+    share: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Receive alerts until ``stop`` is set. Once connected, outages are waited out.
+    """Receive alerts until ``stop`` is set, each once. Once connected, outages are waited out.
 
     Args:
         address: the broker.
@@ -43,16 +43,17 @@ def watch(
             is logged in one line and skipped.
         stop: ends the call within a fraction of a second.
         device: whose alerts; ``+`` stands for every device.
+        share: name of a group of watchers among whom the broker divides the alerts.
         on_ready: called once, on the client's thread, when no later alert can be missed.
 
     Raises:
         BrokerError: the broker cannot be reached, refuses us or does not answer at the start.
     """
-    inbox: SimpleQueue[BrokerError | MQTTMessage] = SimpleQueue()
+    topic = visit_filter(device)
+    if share is not None:
+        topic = f"$share/{slug(share)}/{topic}"
+    inbox: SimpleQueue[BrokerError | Message] = SimpleQueue()
     ready = Event()
-
-    def subscribe() -> None:
-        client.subscribe(visit_filter(device), qos=1)
 
     def handle_problem(problem: str) -> None:
         if ready.is_set():
@@ -60,22 +61,23 @@ def watch(
         else:
             inbox.put(BrokerError(problem))
 
-    def handle_subscribed(
-        client: Any, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Any
-    ) -> None:
-        if reasons[0].is_failure:
+    def handle_subscribed(answers: Sequence[str | None]) -> None:
+        if any(answers):
             inbox.put(BrokerError(f"the MQTT broker at {address} does not let us read the alerts"))
         elif not ready.is_set():
             ready.set()
             on_ready()
 
     connection = Connection(
-        address, client_id="", on_connected=subscribe, on_problem=handle_problem
+        address,
+        client_id="",
+        on_connected=lambda: connection.subscribe(topic),
+        on_message=inbox.put,
+        on_subscribed=handle_subscribed,
+        on_problem=handle_problem,
     )
-    client = connection.client
-    client.on_subscribe = handle_subscribed
-    client.on_message = lambda client, userdata, message: inbox.put(message)
     connection.start()
+    seen: dict[tuple[str, ...], None] = {}
     give_up_s = time.monotonic() + FIRST_ANSWER_S
     try:
         while not stop.is_set():
@@ -87,24 +89,36 @@ def watch(
                 continue
             if isinstance(item, BrokerError):
                 raise item
-            try:
-                alert = decode(item.payload)
-            except ValueError as error:
-                logger.warning(
-                    "skipped a message on %s that is no alert: %s",
-                    _printable(item.topic),
-                    _printable(str(error)),
-                )
-            else:
+            alert = _alert_of(item)
+            if alert is None:
+                continue
+            key = (alert.device, alert.camera, alert.visit, alert.event_type)
+            if key not in seen:
+                seen[key] = None
+                if len(seen) > _REMEMBERED:
+                    del seen[next(iter(seen))]
                 on_alert(alert)
     finally:
         connection.stop(STOP_S)
 
 
+def _alert_of(message: Message) -> VisitPayload | None:
+    try:
+        return decode(message.payload)
+    except ValueError as error:
+        logger.warning(
+            "skipped a message on %s that is no alert: %s",
+            _printable(message.topic),
+            _printable(str(error)),
+        )
+        return None
+
+
 def format_alert(alert: VisitPayload) -> str:
     """One line for a person, in local time."""
     snapshot = alert.snapshot
-    return visit_line(
+    late = f"  ({_duration(alert.age_s)} late)" if alert.age_s > LATE_S else ""
+    line = visit_line(
         alert.event_type,
         datetime.fromisoformat(alert.ended or alert.started),
         f"{alert.device}/{alert.camera}",
@@ -113,6 +127,11 @@ def format_alert(alert: VisitPayload) -> str:
         score=alert.score,
         snapshot=None if snapshot is None else _printable(snapshot),
     )
+    return line + late
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.0f} h"
 
 
 def _printable(text: str) -> str:

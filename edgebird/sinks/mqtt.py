@@ -1,65 +1,430 @@
-"""Alerts and states over MQTT."""
+"""Alerts, states, pictures and health over MQTT, and commands from there."""
 
 from __future__ import annotations
 
-from edgebird.mqtt.connection import BrokerAddress
-from edgebird.mqtt.payloads import encode, visit_payload
+import json
+import logging
+import time
+from datetime import date, datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+import edgebird
+from edgebird.controls import Controls
+from edgebird.errors import UsageError
+from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.connection import Message, Retry
+from edgebird.mqtt.device import DeviceStatus, claim
+from edgebird.mqtt.discovery import discovery_payload, with_removals
+from edgebird.mqtt.outbox import Alert, Outbox
+from edgebird.mqtt.payloads import (
+    SnapshotPayload,
+    decode,
+    detections_payload,
+    encode,
+    health_payload,
+    parse_command,
+    utc_iso,
+    visit_payload,
+)
 from edgebird.mqtt.publisher import Publisher
 from edgebird.mqtt.topics import Topics
-from edgebird.structures import Event, FrameProcessed, TrackState, VisitChanged
+from edgebird.structures import (
+    Event,
+    FrameProcessed,
+    Health,
+    SnapshotTaken,
+    TrackState,
+    VisitChanged,
+)
+
+COMMANDS = ("enabled", "threshold", "snapshot")
+# Without a frame for so long, the camera is offline.
+_SILENT_S = 15.0
+_SILENT_DARK_S = 60.0
+# What is retained on a topic comes right after the subscription is granted.
+_RETAINED_S = 1.0
+_REPUBLISH_S = 10.0
+_COMPLAIN_S = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 class MqttSink:
-    """Publishes whether birds are in view, how many, and each visit's start and end.
+    """Publishes what happens at one camera, and lets others control it; the contract is in
+    ``edgebird/mqtt/README.md``.
 
-    Connects in the background and outlives any outage: alerts wait (see ``Publisher``) and keep
-    their capture times.
+    Connects in the background and outlives any outage: alerts wait (see `Outbox`) and keep their
+    capture times. What was asked for over MQTT outlives a restart, until the setting that it
+    overruled is changed.
 
     Args:
         address: the broker.
         device: this machine's name in the topics, made safe if need be.
         camera: the camera's name in the topics, made safe if need be.
         model_sha256: of the network, for the alerts.
+        controls: what commands change; without them none is obeyed.
+        state: folder that is kept over restarts; None keeps alerts in memory only.
+        source: of the frames; tells a camera that got another name.
+        discovery: whether Home Assistant is told of this camera.
+        discovery_prefix: of its topics.
+        detections_per_s: most messages about single frames.
+        retry: when to try to connect again.
+
+    Raises:
+        UsageError: a certificate cannot be used, or another process serves this camera.
     """
 
     def __init__(
-        self, address: BrokerAddress, *, device: str, camera: str, model_sha256: str
+        self,
+        address: BrokerAddress,
+        *,
+        device: str,
+        camera: str,
+        model_sha256: str,
+        controls: Controls | None = None,
+        state: Path | None = None,
+        source: str = "",
+        discovery: bool = True,
+        discovery_prefix: str = "homeassistant",
+        detections_per_s: float = 2.0,
+        retry: Retry = Retry(),  # noqa: B008  (immutable)
     ) -> None:
-        self._topics = Topics(device, camera)
+        topics = self._topics = Topics(device, camera)
+        where = str(address) if state is None else str(state.absolute())
+        holder = claim(f"{topics.base} {where}")
+        if holder is None:
+            raise UsageError(
+                f"another edgebird on this machine already serves camera {topics.camera!r} of "
+                f"device {topics.device!r}: set another name under [camera]"
+            )
+        self._claim = holder
         self._model_sha256 = model_sha256
-        self._publisher = Publisher(
-            address,
-            client_id=f"edgebird-{self._topics.device}-{self._topics.camera}",
-            status_topic=self._topics.status,
-        )
+        self._controls = controls
+        self._discovery = discovery_payload(topics, version=edgebird.__version__)
+        self._discovery_wanted = discovery
+        self._discovery_topic = topics.discovery(discovery_prefix)
+        self._hub_status = f"{discovery_prefix}/status"
+        self._commands = {topics.command(name): name for name in COMMANDS}
+        self._detections_pause_s = 1 / detections_per_s if detections_per_s else None
         self._birds = 0
+        self._online = self._faulty = False
+        self._last_frame_s = self._detections_s = self._complained_s = -1e9
+        self._silent_s = _SILENT_S
+        self._found: bytes | None = None
+        self._discover_s: float | None = None
+        self._republish_s: float | None = None
+        self._republished_s = -1e9
+
+        renamed: Topics | None = None
+        path = None
+        if state is not None:
+            path = state / "outbox" / f"{topics.device}.{topics.camera}.sqlite"
+            renamed = _adopt_renamed(path, source, where)
+        outbox = Outbox(path)
+        kept = outbox.kept()
+        self._visits = _DayCount.read(kept.get("visits_today"))
+        self._restore(kept)
+        subscriptions = [topics.command("+"), self._discovery_topic, self._hub_status]
+        try:
+            self._publisher = Publisher(
+                address,
+                client_id=topics.client_id,
+                status=topics.status,
+                outbox=outbox,
+                subscriptions=subscriptions,
+                on_message=self._handle_message,
+                on_subscribed=self._handle_subscribed,
+                prepare=_prepare,
+                on_tick=self._tick,
+                retry=retry,
+            )
+        except UsageError:
+            outbox.close()
+            holder.close()
+            raise
+        self._publisher.keep("source", source)
+        if renamed is not None:
+            logger.warning(
+                "camera %s is now %s; its old topics are cleared", renamed.base, topics.base
+            )
+            for topic in renamed.retained(discovery_prefix):
+                self._publisher.set_state(topic, b"")
+        self._publisher.set_state(topics.status, "offline")
         self._publish_birds()
+        self._publisher.set_state(topics.visits_today, str(self._visits.count))
+        self._publish_controls()
+        self._device_status = DeviceStatus(address, topics.device)
+        self._publisher.start()
 
     def emit(self, event: Event) -> None:
         """Publish what the event changes; returns at once, with or without a broker."""
         if isinstance(event, FrameProcessed):
+            self._note_frame(0.0)
             birds = sum(track.state is TrackState.CONFIRMED for track in event.tracks)
             if birds != self._birds:
                 self._birds = birds
                 self._publish_birds()
+            if len(event.detections):
+                self._publish_detections(event)
         elif isinstance(event, VisitChanged):
-            payload = visit_payload(
-                event,
-                device=self._topics.device,
-                camera=self._topics.camera,
-                model_sha256=self._model_sha256,
-            )
-            self._publisher.send_alert(self._topics.visit, encode(payload))
+            self._publish_visit(event)
+        elif isinstance(event, Health):
+            self._publish_health(event)
+        elif isinstance(event, SnapshotTaken):
+            self._publish_snapshot(event)
 
     def close(self) -> None:
         """Deliver what waits, then say that no bird is in view and that we are offline.
 
-        Takes at most about two seconds; logs how many alerts could not be delivered, if any.
+        Takes at most about three seconds; logs how many alerts could not be delivered, if any.
         """
         self._birds = 0
         self._publish_birds()
         self._publisher.close()
+        self._device_status.close()
+        self._claim.close()
+
+    # --- what the loop tells
 
     def _publish_birds(self) -> None:
         self._publisher.set_state(self._topics.bird, "ON" if self._birds else "OFF")
         self._publisher.set_state(self._topics.count, str(self._birds))
+
+    def _publish_detections(self, event: FrameProcessed) -> None:
+        now_s = time.monotonic()
+        pause_s = self._detections_pause_s
+        if pause_s is None or now_s - self._detections_s < pause_s:
+            return
+        self._detections_s = now_s
+        names = self._topics
+        payload = detections_payload(event, device=names.device, camera=names.camera)
+        self._publisher.send_now(names.detections, encode(payload))
+
+    def _publish_visit(self, event: VisitChanged) -> None:
+        names, visit = self._topics, event.visit
+        if event.kind == "start":
+            self._visits.add()
+            self._publish_visits_today()
+        if event.best_image is not None:
+            from edgebird.mqtt.picture import jpeg_for_mqtt
+
+            birds = [(visit.best_xyxy, visit.best_score)]
+            # Before the alert, so that whoever is alerted finds it.
+            self._publisher.set_state(names.best, partial(jpeg_for_mqtt, event.best_image, birds))
+        payload = visit_payload(
+            event, device=names.device, camera=names.camera, model_sha256=self._model_sha256
+        )
+        self._publisher.send_alert(Alert(visit.id, names.visit, encode(payload), time.time()))
+
+    def _publish_health(self, health: Health) -> None:
+        self._silent_s = _SILENT_DARK_S if getattr(health, "dark", False) else _SILENT_S
+        self._faulty = bool(health.faults)
+        if health.frame_age_s is not None:
+            self._note_frame(health.frame_age_s)
+        payload = health_payload(
+            health,
+            version=edgebird.__version__,
+            outbox=self._publisher.outbox_state,
+            connects=self._publisher.connects,
+        )
+        self._publisher.set_state(self._topics.health, encode(payload), qos=0)
+
+    def _publish_snapshot(self, event: SnapshotTaken) -> None:
+        from edgebird.mqtt.picture import jpeg_for_mqtt
+
+        frame = event.frame
+        picture = partial(jpeg_for_mqtt, frame.image)
+        self._publisher.set_state(self._topics.snapshot_picture, picture)
+        answer = SnapshotPayload(utc_iso(frame.utc_s), frame.size)
+        self._publisher.set_state(self._topics.value("snapshot"), encode(answer))
+
+    def _note_frame(self, age_s: float) -> None:
+        self._last_frame_s = max(self._last_frame_s, time.monotonic() - age_s)
+        if not self._online and not self._faulty and age_s < _SILENT_S:
+            self._online = True
+            self._publisher.set_state(self._topics.status, "online")
+
+    # --- on the publisher's thread
+
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        silent = now_s - self._last_frame_s > self._silent_s
+        if self._online and (silent or self._faulty):
+            self._online = False
+            self._publisher.set_state(self._topics.status, "offline")
+        if self._visits.turn():
+            self._publish_visits_today()
+        if self._discover_s is not None and now_s >= self._discover_s:
+            self._discover_s = None
+            self._discover()
+        if self._republish_s is not None and now_s >= self._republish_s:
+            self._republish_s, self._republished_s = None, now_s
+            self._publisher.publish_all()
+
+    def _publish_visits_today(self) -> None:
+        self._publisher.keep("visits_today", self._visits.write())
+        self._publisher.set_state(self._topics.visits_today, str(self._visits.count))
+
+    def _discover(self) -> None:
+        """Tell Home Assistant what has changed since somebody told it last."""
+        if not self._discovery_wanted:
+            if self._found:
+                self._publisher.set_state(self._discovery_topic, b"")
+            return
+        payload = with_removals(self._discovery, self._found)
+        message = msgspec.json.encode(payload)
+        if message == self._found:
+            return
+        self._publisher.set_state(self._discovery_topic, message)
+        self._found = message
+        if payload is not self._discovery:  # once more, without what has now been removed
+            self._discover_s = time.monotonic() + _RETAINED_S
+
+    # --- on the connection's thread
+
+    def _handle_subscribed(self) -> None:
+        self._found = None
+        self._discover_s = time.monotonic() + _RETAINED_S
+        self._republished_s = time.monotonic()
+
+    def _handle_message(self, message: Message) -> None:
+        if message.topic == self._discovery_topic:
+            if message.retain:
+                self._found = message.payload
+        elif message.topic == self._hub_status:
+            # A hub that starts has forgotten our states. It is not let down when it starts often.
+            if message.payload == b"online" and not message.retain and self._republish_s is None:
+                self._republish_s = max(time.monotonic(), self._republished_s + _REPUBLISH_S)
+        else:
+            self._obey(message)
+
+    def _obey(self, message: Message) -> None:
+        controls, name = self._controls, self._commands.get(message.topic)
+        if controls is None or name is None:
+            return
+        try:
+            # A retained command would be obeyed again at each reconnect.
+            value = None if message.retain else parse_command(name, message.payload)
+        except ValueError:
+            self._complain(f"a command that is none was ignored on {message.topic}")
+            return
+        if message.retain:
+            self._complain(f"a retained command was ignored on {message.topic}")
+        elif name == "snapshot":
+            controls.ask_for_snapshot()
+        elif name == "enabled":
+            self._set_enabled(controls, value is True)
+        elif value is not None:
+            self._set_threshold(controls, float(value))
+
+    def _complain(self, problem: str) -> None:
+        """Log a problem of somebody else's making, at most once a minute."""
+        now_s = time.monotonic()
+        if now_s - self._complained_s >= _COMPLAIN_S:
+            self._complained_s = now_s
+            logger.warning("%s", problem)
+
+    # --- controls
+
+    def _set_enabled(self, controls: Controls, enabled: bool) -> None:
+        if enabled != controls.enabled:
+            controls.enabled = enabled
+            self._publisher.keep("enabled", json.dumps(enabled))
+        self._publish_controls()
+
+    def _set_threshold(self, controls: Controls, threshold: float) -> None:
+        if threshold != controls.threshold:
+            controls.threshold = threshold
+            overrule = json.dumps({"threshold": threshold, "over": self._configured_threshold})
+            self._publisher.keep("threshold", overrule)
+        self._publish_controls()
+
+    def _publish_controls(self) -> None:
+        if self._controls is not None:
+            enabled = "ON" if self._controls.enabled else "OFF"
+            self._publisher.set_state(self._topics.value("enabled"), enabled)
+            threshold = f"{self._controls.threshold:.3g}"
+            self._publisher.set_state(self._topics.value("threshold"), threshold)
+
+    def _restore(self, kept: dict[str, str]) -> None:
+        if self._controls is None:
+            return
+        self._configured_threshold = self._controls.threshold
+        self._controls.enabled = kept.get("enabled") != "false"
+        overrule = json.loads(kept.get("threshold", "{}"))
+        if overrule.get("over") == self._configured_threshold:
+            self._controls.threshold = overrule["threshold"]
+            logger.info("the threshold is %g, as asked over MQTT", self._controls.threshold)
+        if not self._controls.enabled:
+            logger.warning("detection is off, as asked over MQTT")
+
+
+class _DayCount:
+    """Counts what happens on a day of this machine's clock and zone.
+
+    A clock that is set back (a Pi has none that runs while it is off) does not begin a new day.
+    """
+
+    def __init__(self, day: date, count: int) -> None:
+        self._day = day
+        self.count = count
+
+    @staticmethod
+    def read(text: str | None) -> _DayCount:
+        today = datetime.now().astimezone().date()
+        if text is None:
+            return _DayCount(today, 0)
+        values = json.loads(text)
+        day_count = _DayCount(date.fromisoformat(values["day"]), values["count"])
+        day_count.turn()
+        return day_count
+
+    def write(self) -> str:
+        return json.dumps({"day": self._day.isoformat(), "count": self.count})
+
+    def turn(self) -> bool:
+        """Begin a new day if there is one."""
+        today = datetime.now().astimezone().date()
+        if today <= self._day:
+            return False
+        self._day, self.count = today, 0
+        return True
+
+    def add(self) -> None:
+        self.turn()
+        self.count += 1
+
+
+def _prepare(alert: Alert) -> bytes:
+    """The alert as it leaves: with its age, and without a picture that is gone by now."""
+    try:
+        payload = decode(alert.payload)
+    except ValueError:  # of another version of edgebird
+        return alert.payload
+    snapshot = payload.snapshot
+    if snapshot is not None and not Path(snapshot).is_file():
+        snapshot = None
+    age_s = round(max(0.0, time.time() - alert.created_s), 1)
+    return encode(msgspec.structs.replace(payload, age_s=age_s, snapshot=snapshot))
+
+
+def _adopt_renamed(path: Path, source: str, where: str) -> Topics | None:
+    """Take over the outbox that this camera had under another name; its former topics, if so."""
+    if not source or path.exists():
+        return None
+    for other in sorted(path.parent.glob("*.sqlite")):
+        topics = Topics(*other.stem.split(".", 1)) if "." in other.stem else None
+        holder = None if topics is None else claim(f"{topics.base} {where}")
+        if topics is None or holder is None:
+            continue
+        with holder:
+            outbox = Outbox(other)
+            same = outbox.kept().get("source") == source
+            outbox.close()  # which also empties its -wal into the file
+            if same:
+                other.rename(path)
+                return topics
+    return None

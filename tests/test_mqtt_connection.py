@@ -1,0 +1,315 @@
+"""Connections of every kind to a real broker, and what is said when one fails."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Mosquitto, eventually
+from test_mqtt import visit_changed
+from test_mqtt_delivery import subscriber
+
+from edgebird.config import MqttSection
+from edgebird.errors import UsageError
+from edgebird.mqtt.address import BrokerAddress, broker_address
+from edgebird.mqtt.connection import Connection, Message, Retry
+from edgebird.sinks.mqtt import MqttSink
+
+# paho leaves the socket of a failed handshake to the garbage collector
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"),
+]
+QUICK = Retry(first_s=0.1, last_s=0.5, refused_s=0.2)
+
+
+class Client:
+    """A connection that notes what it is told."""
+
+    def __init__(self, address: BrokerAddress, client_id: str = "") -> None:
+        self.messages: list[Message] = []
+        self.problems: list[str] = []
+        self.acknowledged: list[tuple[int, str | None]] = []
+        self.answers: list[str | None] = []
+        self.connection = Connection(
+            address,
+            client_id=client_id,
+            on_connected=lambda: None,
+            on_message=self.messages.append,
+            on_acknowledged=lambda number, refusal: self.acknowledged.append((number, refusal)),
+            on_subscribed=self.answers.extend,
+            on_problem=self.problems.append,
+            retry=QUICK,
+        )
+        self.connection.start()
+
+
+@contextmanager
+def connecting(address: BrokerAddress, client_id: str = "") -> Iterator[Client]:
+    client = Client(address, client_id)
+    try:
+        yield client
+    finally:
+        client.connection.stop(5)
+
+
+def works(client: Client) -> bool:
+    """A message goes there and comes back."""
+    eventually(lambda: client.connection.connected)
+    client.connection.subscribe("test/topic")
+    eventually(lambda: client.answers)
+    number = client.connection.publish("test/topic", b"hello", qos=1, retain=False)
+    eventually(lambda: client.messages and client.acknowledged)
+    assert client.acknowledged == [(number, None)]
+    return client.messages == [Message("test/topic", b"hello", False)]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, a certificate of 127.0.0.1 and localhost, and one of a client."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test ca")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
+    for name in ("server", "client"):
+        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        authority = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *authority)
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *authority,
+                "-extfile", "names")
+    return folder
+
+
+def tls_settings(folder: Path, *more: str) -> str:
+    files = [f"cafile {folder}/ca.crt", f"certfile {folder}/server.crt"]
+    return "\n".join([*files, f"keyfile {folder}/server.key", "allow_anonymous true", *more])
+
+
+def second_listener() -> str:
+    """Mosquitto 2.0.11 does not start with a WebSocket alone."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"listener {free.getsockname()[1]} 127.0.0.1\nallow_anonymous true"
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_both_versions_of_the_protocol(mosquitto: Mosquitto, version: str) -> None:
+    address = replace(mosquitto.address, version=version)  # type: ignore[arg-type]
+    with connecting(address) as client:
+        assert works(client)
+        told = client.connection.limits.maximum_packet_size, client.connection.limits
+        assert (told[1].topic_alias_maximum is not None) == (version == "5")
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_alerts_and_states_arrive_over_either_version(mosquitto: Mosquitto, version: str) -> None:
+    address = replace(mosquitto.address, version=version)  # type: ignore[arg-type]
+    device = f"version-{version}"
+    sink = MqttSink(address, device=device, camera="c", model_sha256="x")
+    with subscriber(mosquitto.address, device.replace(".", "-")) as client, closing(sink):
+        sink.emit(visit_changed(0))
+        eventually(lambda: client.visits() == ["visit0"])
+        eventually(lambda: client.values("count") == ["0"])
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_over_a_websocket(new_mosquitto: Callable[..., Mosquitto], version: str) -> None:
+    broker = new_mosquitto(f"protocol websockets\nallow_anonymous true\n{second_listener()}")
+    broker.start()
+    address = replace(broker.address, scheme="ws", version=version)  # type: ignore[arg-type]
+    with connecting(address) as client:
+        assert works(client)
+
+
+@pytest.mark.parametrize("scheme", ["mqtts", "wss"])
+def test_over_tls_with_an_authority_of_ones_own(
+    new_mosquitto: Callable[..., Mosquitto], certificates: Path, scheme: str
+) -> None:
+    websocket = ["protocol websockets", second_listener()] if scheme == "wss" else []
+    broker = new_mosquitto(tls_settings(certificates, *websocket))
+    broker.start()
+    authority = str(certificates / "ca.crt")
+    address = replace(broker.address, scheme=scheme, ca_file=authority)  # type: ignore[arg-type]
+    with connecting(address) as client:
+        assert works(client)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(
+    new_mosquitto: Callable[..., Mosquitto], certificates: Path
+) -> None:
+    broker = new_mosquitto(tls_settings(certificates))
+    broker.start()
+    with connecting(replace(broker.address, scheme="mqtts")) as client:
+        eventually(lambda: client.problems)
+        time.sleep(1)
+        assert not client.connection.connected
+        (problem,) = client.problems
+    assert "has a certificate that is not trusted" in problem
+    assert "set ca_file" in problem
+
+
+def test_a_certificate_of_another_host_is_refused(
+    new_mosquitto: Callable[..., Mosquitto], certificates: Path
+) -> None:
+    broker = new_mosquitto(tls_settings(certificates))
+    broker.start()
+    authority = str(certificates / "ca.crt")
+    # The same place by a name that is not in the certificate.
+    address = replace(broker.address, host="127.1", scheme="mqtts", ca_file=authority)
+    with connecting(address) as client:
+        eventually(lambda: client.problems)
+        assert "has a certificate that is not trusted" in client.problems[0]
+        assert not client.connection.connected
+
+
+def test_a_broker_that_wants_a_certificate_of_ours_gets_it(
+    new_mosquitto: Callable[..., Mosquitto], certificates: Path
+) -> None:
+    broker = new_mosquitto(tls_settings(certificates, "require_certificate true"))
+    broker.start()
+    address = replace(broker.address, scheme="mqtts", ca_file=str(certificates / "ca.crt"))
+    with connecting(address) as client:
+        eventually(lambda: client.problems)
+        assert not client.connection.connected
+    ours = {"cert_file": str(certificates / "client.crt")}
+    ours["key_file"] = str(certificates / "client.key")
+    with connecting(replace(address, **ours)) as client:
+        assert works(client)
+
+
+def test_tls_to_a_broker_without_it_is_one_line(mosquitto: Mosquitto) -> None:
+    with connecting(replace(mosquitto.address, scheme="mqtts")) as client:
+        eventually(lambda: client.problems)
+        time.sleep(0.5)
+        (problem,) = client.problems
+    assert "\n" not in problem
+    assert "TLS" in problem or "cannot be reached" in problem
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_a_wrong_password_is_one_line_and_is_tried_slowly(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, version: str
+) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", passwords, "me", "right"], check=True)
+    broker = new_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
+    broker.start()
+    address = replace(
+        broker.address, user="me", password="wrong", version=version  # type: ignore[arg-type]
+    )
+    with connecting(address) as client:
+        eventually(lambda: broker.log().count("not authorised") >= 2)
+        assert not client.connection.connected
+    assert client.problems == [
+        f"the MQTT broker at {broker.address} refuses the connection (Not authorized): "
+        "check user and password"
+    ]
+
+
+def test_waits_grow_and_a_refusal_is_tried_each_minute() -> None:
+    assert Retry().first_s < Retry().last_s <= Retry().refused_s == 60
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_two_of_one_name_are_told_so(mosquitto: Mosquitto, version: str) -> None:
+    address = replace(mosquitto.address, version=version)  # type: ignore[arg-type]
+    with connecting(address, "twin") as one, connecting(address, "twin") as two:
+        eventually(lambda: any("another edgebird" in p for p in one.problems + two.problems))
+
+
+def test_a_connection_that_comes_back_is_a_new_session(
+    new_mosquitto: Callable[..., Mosquitto], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    broker = new_mosquitto()
+    broker.start()
+    with connecting(broker.address, "one") as client:
+        eventually(lambda: client.connection.connects == 1)
+        broker.freeze()
+        client.connection.publish("test/a", b"old", qos=1, retain=True)
+        broker.kill()
+        eventually(lambda: client.problems)
+        assert client.connection.publish("test/a", b"lost", qos=1, retain=True) is None
+        broker.start()
+        eventually(lambda: client.connection.connects == 2)
+        # Of the session before nothing is sent again, and nothing is sent in its name.
+        old = client.connection.publish("test/a", b"late", qos=1, retain=True, session=1)
+        assert old is None
+        time.sleep(0.3)
+        client.connection.subscribe("test/a")
+        eventually(lambda: client.answers)
+        time.sleep(0.3)
+        assert client.messages == []
+    assert "is back" in caplog.text
+
+
+def test_subscriptions_that_are_refused_are_told(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text("topic read allowed/#\n")
+    broker = new_mosquitto(f"allow_anonymous true\nacl_file {rules}")
+    broker.start()
+    with connecting(replace(broker.address, version="5")) as client:
+        eventually(lambda: client.connection.connected)
+        client.connection.publish("forbidden", b"", qos=1, retain=False)
+        eventually(lambda: client.acknowledged)
+        assert client.acknowledged[0][1] == "Not authorized"
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def settings(**values: object) -> MqttSection:
+    return MqttSection(**({"url": "mqtt://host"} | values))  # type: ignore[arg-type]
+
+
+def test_the_password_comes_from_a_file_the_url_the_environment_or_systemd(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("from file\nand a second line\n")
+    (tmp_path / "mqtt-password").write_text("from systemd\n")
+    systemd = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    environment = {"EDGEBIRD_MQTT_USER": "env", "EDGEBIRD_MQTT_PASSWORD": "from environment"}
+
+    def who(section: MqttSection, surroundings: dict[str, str]) -> tuple[str | None, str | None]:
+        address = broker_address(section, surroundings)
+        assert "from" not in f"{address} {address!r}"
+        return address.user, address.password
+
+    everything = environment | systemd
+    in_url = settings(url="mqtt://url:from-url@host", password_file=str(file))
+    assert who(in_url, everything) == ("url", "from file")
+    assert who(settings(url="mqtt://url:x@host"), everything) == ("url", "x")
+    assert who(settings(user="set"), everything) == ("set", "from environment")
+    assert who(settings(), everything) == ("env", "from environment")
+    assert who(settings(user="set"), systemd) == ("set", "from systemd")
+    assert who(settings(), {}) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"password_file": "/nowhere/password", "user": "me"}, "/nowhere/password"),
+        ({"password_file": "/dev/null", "user": "me"}, "empty"),
+        ({"password_file": "/dev/null"}, "user"),
+        ({"ca_file": "/nowhere/ca.crt"}, "mqtts://"),
+        ({"url": "mqtts://host", "ca_file": "/nowhere/ca.crt"}, "/nowhere/ca.crt"),
+        ({"url": "mqtts://host", "cert_file": "/dev/null"}, "cert_file"),
+        ({"url": "mqtts://host", "key_file": "/dev/null"}, "cert_file"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line(values: dict[str, str], word: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        broker_address(settings(**values), {})
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,390 @@
+"""The MQTT contract: what a stock client receives, against the published schemas."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+from conftest import Mosquitto, eventually
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+from test_mqtt import MODEL_SHA256, START_UTC_S, visit_changed
+from test_mqtt_delivery import Subscriber, frame_processed, retained, subscriber
+
+from edgebird.controls import Controls
+from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.payloads import SCHEMAS, parse_command, schemas
+from edgebird.mqtt.picture import jpeg_for_mqtt
+from edgebird.sinks import mqtt as sink_module
+from edgebird.sinks.mqtt import MqttSink
+from edgebird.structures import (
+    Detections,
+    Frame,
+    FrameProcessed,
+    Health,
+    SnapshotTaken,
+    Track,
+    TrackState,
+    VisitChanged,
+)
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8)
+
+
+def new_sink(
+    address: BrokerAddress, device: str, controls: Controls | None = None, state: Path | None = None
+) -> MqttSink:
+    return MqttSink(
+        address,
+        device=device,
+        camera="Feeder 0",
+        model_sha256=MODEL_SHA256,
+        controls=controls,
+        state=state,
+    )
+
+
+@contextmanager
+def publisher(address: BrokerAddress, device: str) -> Iterator[Callable[..., None]]:
+    """Publishes commands, as another client."""
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.connect(address.host, address.port)
+    client.loop_start()
+
+    def command(name: str, payload: bytes | str, retain: bool = False) -> None:
+        topic = f"edgebird/{device}/feeder-0/set/{name}"
+        client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(20)
+
+    yield command
+    client.disconnect()
+    client.loop_stop()
+
+
+def latest(client: Subscriber, name: str) -> str | None:
+    values = client.values(f"feeder-0/{name}")
+    return values[-1] if values else None
+
+
+def with_birds() -> FrameProcessed:
+    box = (64.0, 72.0, 640.0, 720.0)
+    track = Track(7, box, 0.9, 3, 0.0, 1.0, 0.9, TrackState.CONFIRMED)
+    detections = Detections(
+        np.array([box, (0.0, 0.0, 9.0, 9.0)], np.float32), np.array([0.91239, 0.4], np.float32)
+    )
+    frame = Frame(IMAGE, 3, 1.0, START_UTC_S, "camera")
+    return FrameProcessed("Feeder 0", frame, detections, (track,), 6.04)
+
+
+# --- schemas --------------------------------------------------------------------------------------
+
+
+def test_the_schemas_in_the_package_are_those_of_the_code() -> None:
+    shipped = {path.stem: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
+    assert shipped == schemas()
+    for schema in shipped.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_everything_published_is_what_its_schema_says(mosquitto: Mosquitto) -> None:
+    with subscriber(mosquitto.address, "schemas") as client:
+        with closing(new_sink(mosquitto.address, "schemas", Controls(0.5))) as sink:
+            eventually(lambda: client.values("count"))
+            sink.emit(with_birds())
+            sink.emit(VisitChanged("start", visit_changed(1).visit, IMAGE))
+            sink.emit(visit_changed(1, "end"))
+            sink.emit(Health(camera="Feeder 0", utc_s=START_UTC_S))
+            eventually(lambda: client.values("health"))
+            sink.emit(
+                Health(
+                    camera="Feeder 0",
+                    utc_s=START_UTC_S,
+                    fps=5.123456,
+                    inference_ms=6.0,
+                    frame_age_s=0.1,
+                    faults=("frozen",),
+                    temperature_c=-3.5,
+                    last_error="the cable\nis loose",
+                )
+            )
+            sink.emit(SnapshotTaken("Feeder 0", Frame(IMAGE, 9, 3.0, START_UTC_S, "camera")))
+            eventually(lambda: client.values("feeder-0/snapshot"))
+        for name, count in (("visit", 2), ("detections", 1), ("health", 2), ("snapshot", 1)):
+            payloads = client.values(f"feeder-0/{name}")
+            assert len(payloads) >= count, name
+            for payload in payloads:
+                jsonschema.validate(json.loads(payload), schemas()[name])
+        documented = {"bird", "count", "visits_today", "visit", "detections", "best.jpg", "health"}
+        documented |= {"status", "enabled", "threshold", "snapshot", "snapshot.jpg"}
+        topics = {message.topic.split("/", 2)[2] for message in client.messages}
+        assert topics == {"status", *(f"feeder-0/{name}" for name in documented)}
+        not_retained = {"feeder-0/visit", "feeder-0/detections"}
+        assert retained(mosquitto.address, "schemas").keys() == topics - not_retained
+
+
+def test_every_topic_stands_in_the_contract() -> None:
+    contract = (Path(sink_module.__file__).parents[1] / "mqtt" / "README.md").read_text()
+    for name in ("status", "bird", "count", "visits_today", "visit", "detections", "best.jpg"):
+        assert f"`…/<camera>/{name}`" in contract
+    for name in ("health", "snapshot.jpg", "set/enabled", "set/threshold", "set/snapshot"):
+        assert f"`…/<camera>/{name}`" in contract
+    for key in json.loads((SCHEMAS / "health.json").read_text())["$defs"]["HealthPayload"][
+        "properties"
+    ]:
+        assert f"`{key}`" in contract
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def test_detections_tell_where_the_birds_are_and_not_too_often(mosquitto: Mosquitto) -> None:
+    with subscriber(mosquitto.address, "boxes") as client:
+        with closing(new_sink(mosquitto.address, "boxes")) as sink:
+            eventually(lambda: client.values("count"))
+            for _ in range(20):
+                sink.emit(with_birds())
+            eventually(lambda: client.values("detections"))
+        (payload,) = client.values("detections")
+        told = json.loads(payload)
+        assert (told["frame"], told["frame_size"], told["inference_ms"]) == (3, [1280, 720], 6.0)
+        first, second = told["birds"]
+        assert first["box"] == {"px": [64.0, 72.0, 640.0, 720.0], "fraction": [0.05, 0.1, 0.5, 1.0]}
+        assert (first["score"], first["track"], second["track"]) == (0.912, 7, None)
+
+
+def test_the_best_shot_is_there_before_the_alert(mosquitto: Mosquitto) -> None:
+    with subscriber(mosquitto.address, "best") as client:
+        with closing(new_sink(mosquitto.address, "best")) as sink:
+            sink.emit(VisitChanged("start", visit_changed(0).visit, IMAGE))
+            eventually(lambda: client.values("visit"))
+        endings = [message.topic.rpartition("/")[2] for message in client.messages]
+        assert endings.index("best.jpg") < endings.index("visit")
+        (picture,) = [m.payload for m in client.messages if m.topic.endswith("best.jpg")]
+        decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded.shape == (576, 1024, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2000), (4000, 3000)])
+def test_no_picture_is_too_large_for_a_broker(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    picture = jpeg_for_mqtt(noise, [((0.0, 0.0, 1.0, 1.0), 0.5)])
+    decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    assert max(decoded.shape) <= 1024
+    assert len(picture) < 400_000  # noise, which no camera gives
+
+
+def test_the_camera_is_online_while_frames_arrive(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_SILENT_S", 1.0)
+    with subscriber(mosquitto.address, "silent") as client:
+        with closing(new_sink(mosquitto.address, "silent")) as sink:
+            eventually(lambda: latest(client, "status") == "offline")
+            sink.emit(frame_processed([]))
+            eventually(lambda: latest(client, "status") == "online")
+            eventually(lambda: latest(client, "status") == "offline")  # nothing came for a second
+            sink.emit(Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2))
+            eventually(lambda: latest(client, "status") == "online")
+            sink.emit(Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2, faults=("frozen",)))
+            eventually(lambda: latest(client, "status") == "offline")
+            sink.emit(frame_processed([]))
+            time.sleep(1.0)
+            assert latest(client, "status") == "offline"  # the same picture again and again
+            sink.emit(Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2))
+            eventually(lambda: latest(client, "status") == "online")
+
+
+def test_visits_are_counted_over_restarts_and_from_zero_each_day(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    with closing(new_sink(mosquitto.address, "days", state=tmp_path)) as sink:
+        for number in range(3):
+            sink.emit(visit_changed(number, "start"))
+            sink.emit(visit_changed(number, "end"))
+    assert retained(mosquitto.address, "days")["feeder-0/visits_today"] == "3"
+    with closing(new_sink(mosquitto.address, "days", state=tmp_path)) as sink:
+        sink.emit(visit_changed(4, "start"))
+    assert retained(mosquitto.address, "days")["feeder-0/visits_today"] == "4"
+    yesterday = sink_module._DayCount.read('{"day": "2020-01-01", "count": 9}')
+    assert yesterday.count == 0
+    # A board without a clock of its own may for a while believe in an earlier day.
+    tomorrow = sink_module._DayCount.read('{"day": "2999-01-01", "count": 9}')
+    assert tomorrow.count == 9
+    assert not tomorrow.turn()
+
+
+def test_health_tells_of_the_outbox_and_the_connection(mosquitto: Mosquitto) -> None:
+    with subscriber(mosquitto.address, "health") as client:
+        with closing(new_sink(mosquitto.address, "health")) as sink:
+            eventually(lambda: client.values("count"))
+            sink.emit(Health(camera="c", utc_s=START_UTC_S, fps=5.06789))
+            eventually(lambda: client.values("health"))
+        told = json.loads(client.values("health")[0])
+        assert told["time"] == "2025-03-14T09:30:05.120Z"
+        assert told["fps"] == 5.068
+        assert told["connects"] == 1
+        assert told["outbox"] == {
+            "waiting": 0,
+            "bytes": 0,
+            "oldest_s": 0.0,
+            "dropped": 0,
+            "storage": "memory",
+        }
+
+
+def test_a_late_alert_tells_its_age_and_names_no_picture_that_is_gone(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    broker = new_mosquitto()
+    broker.start()
+    broker.stop()
+    picture = tmp_path / "visit.jpg"
+    picture.write_bytes(b"jpeg")
+    events = []
+    for number, path in enumerate((picture, tmp_path / "gone.jpg")):
+        visit = visit_changed(number).visit
+        events.append(VisitChanged("start", type(visit)(**_fields(visit) | {"snapshot": str(path)})))
+    with closing(new_sink(broker.address, "age", state=tmp_path)) as sink:
+        for event in events:
+            sink.emit(event)
+    broker.start()
+    with (
+        subscriber(broker.address, "age") as client,
+        closing(new_sink(broker.address, "age", state=tmp_path)),
+    ):
+        eventually(lambda: len(client.values("visit")) == 2)
+        first, second = map(json.loads, client.values("visit"))
+    assert first["age_s"] >= 1
+    assert (first["snapshot"], second["snapshot"]) == (str(picture), None)
+
+
+def _fields(visit: object) -> dict[str, object]:
+    return {name: getattr(visit, name) for name in visit.__slots__}  # type: ignore[attr-defined]
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def test_commands_change_what_the_loop_reads_and_are_answered(mosquitto: Mosquitto) -> None:
+    controls = Controls(0.5)
+    with (
+        subscriber(mosquitto.address, "commands") as client,
+        closing(new_sink(mosquitto.address, "commands", controls)) as sink,
+        publisher(mosquitto.address, "commands") as command,
+    ):
+        eventually(lambda: latest(client, "threshold") == "0.5")
+        command("enabled", "OFF")
+        command("threshold", "0.35")
+        command("snapshot", "PRESS")
+        eventually(lambda: latest(client, "threshold") == "0.35")
+        assert latest(client, "enabled") == "OFF"
+        assert (controls.enabled, controls.threshold) == (False, 0.35)
+        assert controls.take_snapshot()
+        assert not controls.take_snapshot()  # once for each request
+        sink.emit(SnapshotTaken("c", Frame(IMAGE, 0, 0.0, START_UTC_S, "c")))
+        eventually(lambda: latest(client, "snapshot"))
+        answer = json.loads(str(latest(client, "snapshot")))
+        assert answer == {"time": "2025-03-14T09:30:05.120Z", "frame_size": [1280, 720]}
+        command("enabled", "ON")
+        eventually(lambda: controls.enabled)
+
+
+def test_a_wrong_command_changes_nothing_and_is_logged_once(
+    mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    controls = Controls(0.5)
+    with (
+        subscriber(mosquitto.address, "wrong") as client,
+        closing(new_sink(mosquitto.address, "wrong", controls)),
+        publisher(mosquitto.address, "wrong") as command,
+    ):
+        eventually(lambda: latest(client, "threshold"))
+        for payload in ("", "off", "0.99", "nan", b"\xff\x00", b"x" * 100_000, "0.5\n"):
+            for name in ("enabled", "threshold", "snapshot", "reboot", ""):
+                command(name, payload)
+        command("threshold", "0.6")
+        eventually(lambda: controls.threshold == 0.6)
+        assert controls.enabled
+        assert not controls.take_snapshot()
+    (record,) = caplog.records
+    assert "a command that is none was ignored" in record.getMessage()
+
+
+def test_a_command_that_was_left_behind_is_not_obeyed(
+    mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    with publisher(mosquitto.address, "left") as command:
+        command("enabled", "OFF", retain=True)
+    controls = Controls(0.5)
+    with closing(new_sink(mosquitto.address, "left", controls)):
+        eventually(lambda: "a retained command was ignored" in caplog.text)
+        assert controls.enabled
+
+
+def test_what_was_asked_for_holds_over_a_restart_until_the_setting_changes(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    controls = Controls(0.5)
+    with (
+        closing(new_sink(mosquitto.address, "holds", controls, tmp_path)),
+        subscriber(mosquitto.address, "holds") as client,
+        publisher(mosquitto.address, "holds") as command,
+    ):
+        eventually(lambda: latest(client, "threshold"))
+        command("enabled", "OFF")
+        command("threshold", "0.35")
+        eventually(lambda: latest(client, "threshold") == "0.35")
+    for configured, expected in ((0.5, 0.35), (0.6, 0.6), (0.5, 0.35)):
+        again = Controls(configured)
+        new_sink(mosquitto.address, "holds", again, tmp_path).close()
+        assert (again.enabled, again.threshold) == (False, expected)
+
+
+def test_when_the_hub_comes_all_states_are_told_again_but_not_without_end(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_REPUBLISH_S", 1.0)
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.connect(mosquitto.address.host, mosquitto.address.port)
+    client.loop_start()
+    with (
+        subscriber(mosquitto.address, "birth") as reader,
+        closing(new_sink(mosquitto.address, "birth")),
+    ):
+        eventually(lambda: reader.values("count") == ["0"])
+        for payload in (b"offline", b"", b"onlin\xff", b"online "):
+            client.publish("homeassistant/status", payload, qos=1)
+        for _ in range(500):
+            client.publish("homeassistant/status", b"online", qos=1)
+        eventually(lambda: len(reader.values("count")) >= 2)
+        assert len(reader.values("count")) <= 3
+    client.disconnect()
+    client.loop_stop()
+
+
+@given(st.sampled_from(["enabled", "threshold", "snapshot"]) | st.text(), st.binary() | st.text().map(str.encode))
+def test_any_bytes_are_a_command_or_a_value_error(name: str, payload: bytes) -> None:
+    try:
+        value = parse_command(name, payload)
+    except ValueError:
+        return
+    allowed = {
+        "enabled": value in (True, False),
+        "threshold": isinstance(value, float) and 0.05 <= value <= 0.95,
+        "snapshot": value is None,
+    }
+    assert allowed[name]
+
+
+@given(st.floats(0.05, 0.95))
+def test_every_threshold_in_range_can_be_asked_for(threshold: float) -> None:
+    text = f"{threshold:.4f}"
+    assert parse_command("threshold", text.encode()) == float(text)

@@ -1,0 +1,248 @@
+"""The outbox on a real disk, and on one that fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edgebird.mqtt import outbox as outbox_module
+from edgebird.mqtt.outbox import Alert, Outbox
+
+
+def alert(name: str, size: int = 10, created_s: float = 1000.0) -> Alert:
+    return Alert(name, "t", name.encode().ljust(size), created_s)
+
+
+def names(outbox: Outbox) -> list[str]:
+    return [row.visit for row in outbox.page(0, None, 10_000)]
+
+
+def new_outbox(path: Path | None, **bounds: float) -> Outbox:
+    return Outbox(path, now_s=lambda: 1000.0, **bounds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_alerts_stay_in_order_until_they_are_removed(tmp_path: Path, on_disk: bool) -> None:
+    with closing(new_outbox(tmp_path / "o.sqlite" if on_disk else None)) as outbox:
+        outbox.add([alert("a"), alert("b")], durable=True)
+        outbox.add([alert("c")], durable=False)
+        first, second, third = outbox.page(0, None, 10)
+        assert [first.visit, second.visit, third.visit] == ["a", "b", "c"]
+        assert outbox.page(first.number, second.number, 10) == [second]
+        outbox.remove([second.number])
+        outbox.remove([second.number])  # acknowledged twice
+        assert names(outbox) == ["a", "c"]
+        assert outbox.has("a", first.number)
+        assert not outbox.has("c", first.number)
+        assert (outbox.state().waiting, outbox.state().bytes) == (2, 20)
+
+
+def test_a_new_outbox_finds_what_the_old_one_had(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "o.sqlite"
+    with closing(new_outbox(path)) as outbox:
+        outbox.add([alert("a"), alert("b")], durable=False)
+        outbox.keep({"enabled": "false"})
+        last = outbox.last_number
+        outbox.remove([last])
+    with closing(new_outbox(path)) as outbox:
+        assert names(outbox) == ["a"]
+        assert outbox.kept() == {"enabled": "false"}
+        outbox.add([alert("c")], durable=False)
+        assert outbox.last_number > last  # a number is never used again
+
+
+def test_the_oldest_are_dropped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "o.sqlite"
+    with closing(new_outbox(path, max_rows=3)) as outbox:
+        for name in "abcde":
+            outbox.add([alert(name)], durable=False)
+        assert names(outbox) == ["c", "d", "e"]
+        assert outbox.state().dropped == 2
+    with closing(new_outbox(path, max_bytes=25)) as outbox:
+        outbox.add([alert("f")], durable=False)
+        assert names(outbox) == ["e", "f"]
+        assert outbox.state().dropped == 4
+    with closing(Outbox(path, max_age_s=60, now_s=lambda: 1050.0)) as outbox:
+        outbox.tidy()
+        assert names(outbox) == ["e", "f"]
+        assert outbox.state().oldest_s == 50
+    with closing(Outbox(path, max_age_s=60, now_s=lambda: 1061.0)) as outbox:
+        outbox.tidy()
+        assert names(outbox) == []
+    assert [record.getMessage() for record in caplog.records] == [
+        "too many or too old alerts wait in the outbox: the oldest are dropped"
+    ] * 3  # once for each of the outboxes
+
+
+def test_a_killed_process_leaves_a_whole_outbox(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    code = f"""
+from pathlib import Path
+from edgebird.mqtt.outbox import Alert, Outbox
+import time
+outbox = Outbox(Path({str(path)!r}))
+n = 0
+while True:
+    outbox.add([Alert(str(n), "t", bytes(100), time.time())], durable=False)
+    print(n, flush=True)
+    n += 1
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        lines = iter(process.stdout.readline, b"")
+        seen = [int(next(lines)) for _ in range(300)]
+        process.kill()
+        seen += [int(line) for line in lines]
+    process.wait()
+    with closing(Outbox(path)) as outbox:
+        assert names(outbox)[: len(seen)] == [str(number) for number in seen]
+
+
+def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "o.sqlite"
+    path.write_bytes(b"this is no database " * 500)
+    with closing(new_outbox(path)) as outbox:
+        outbox.add([alert("a")], durable=False)
+        assert outbox.state().storage == "disk"
+    assert (tmp_path / "o.damaged").read_bytes().startswith(b"this is no")
+    (record,) = caplog.records
+    assert "is damaged" in record.getMessage()
+    with closing(new_outbox(path)) as outbox:
+        assert names(outbox) == ["a"]
+
+
+def test_an_outbox_of_a_later_edgebird_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    with closing(new_outbox(path)) as outbox:
+        assert names(outbox) == []
+    assert (tmp_path / "o.damaged").is_file()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 kB that a test can fill."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if os.geteuid() or shutil.which("mount") is None:
+        pytest.skip("only root can make a disk that is full")
+    if subprocess.run(options, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let us make a disk that is full")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_on_a_full_disk_it_goes_on_in_memory_and_returns(
+    small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0.0)
+    with closing(new_outbox(small_disk / "o.sqlite")) as outbox:
+        outbox.add([alert("before")], durable=False)
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        expected = ["before"]
+        for number in range(60):
+            expected.append(f"a{number}")
+            outbox.add([alert(expected[-1], size=3000)], durable=True)
+        assert names(outbox) == expected
+        assert outbox.state().storage == "memory"
+        outbox.tidy()
+        assert outbox.state().storage == "memory"  # still full
+        first = outbox.page(0, None, 1)[0]
+        outbox.remove([first.number])
+        filler.unlink()
+        outbox.tidy()
+        assert outbox.state().storage == "disk"
+        outbox.add([alert("after")], durable=False)
+    with closing(new_outbox(small_disk / "o.sqlite")) as outbox:
+        assert names(outbox) == [*expected[1:], "after"]
+    first_line, second_line = (record.getMessage() for record in caplog.records)
+    assert "cannot be written" in first_line
+    assert "kept in memory only" in first_line
+    assert "can be written again" in second_line
+
+
+def test_what_a_lost_disk_still_holds_comes_back_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0.0)
+    folder = tmp_path / "card"
+    with closing(new_outbox(folder / "o.sqlite")) as outbox:
+        outbox.add([alert("old")], durable=False)
+    folder.rename(tmp_path / "pulled out")
+    folder.write_text("no folder")
+    with closing(new_outbox(folder / "o.sqlite")) as outbox:
+        assert outbox.state().storage == "memory"
+        outbox.add([alert("new")], durable=False)
+        folder.unlink()
+        (tmp_path / "pulled out").rename(folder)
+        outbox.tidy()
+        assert outbox.state().storage == "disk"
+        assert names(outbox) == ["old", "new"]
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order, it is a bounded queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox = new_outbox(None, max_rows=5, max_bytes=60)
+        self.model: list[tuple[str, int]] = []
+        self.dropped = 0
+        self.count = 0
+
+    @rule(sizes=st.lists(st.integers(10, 40), max_size=4))
+    def add(self, sizes: list[int]) -> None:
+        fresh = []
+        for size in sizes:
+            self.count += 1
+            fresh.append(alert(str(self.count), size))
+        self.outbox.add(fresh, durable=False)
+        self.model += [(one.visit, len(one.payload)) for one in fresh]
+        while len(self.model) > 5 or sum(size for _, size in self.model) > 60:
+            del self.model[0]
+            self.dropped += 1
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.model) - 1))
+        self.outbox.remove([self.outbox.page(0, None, 100)[index].number])
+        del self.model[index]
+
+    @invariant()
+    def agrees(self) -> None:
+        state = self.outbox.state()
+        assert names(self.outbox) == [name for name, _ in self.model]
+        assert state.bytes == sum(size for _, size in self.model)
+        assert (state.waiting, state.dropped) == (len(self.model), self.dropped)
+
+    def teardown(self) -> None:
+        self.outbox.close()
+
+
+TestOutboxMachine = OutboxMachine.TestCase
+TestOutboxMachine.settings = settings(max_examples=30, deadline=None)
