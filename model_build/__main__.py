@@ -270,11 +270,13 @@ def train(
     except tf.errors.OpError as error:
         if not os.environ.get("TF_CONFIG"):
             raise
-        reason = error.message.partition("\n")[0]
-        raise click.ClickException(
-            f"another machine of the training is gone ({reason}); start the same command on all "
-            "again, they go on from the last checkpoint"
-        ) from None
+        click.echo(
+            "Error: another machine of the training is gone; start the same command on all again, "
+            f"they go on from the last checkpoint ({type(error).__name__})",
+            err=True,
+        )
+        # Its threads still wait for the other machine, and an ordinary exit crashes.
+        os._exit(1)
     if device.part.index == 0:
         origin.write(run)
         given = "" if run == Path("runs/detector") else f" --run {run}"
@@ -329,7 +331,7 @@ def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
     from model_build.validation import evaluate_models, table
 
     card = evaluate_models(
-        weights, tflite, _validation_sets(sources), flagged_share, origin.threshold or 0.2
+        weights, tflite, _validation_sets(sources), flagged_share, origin.threshold
     )
     click.echo(table(card))
     if origin.is_own:

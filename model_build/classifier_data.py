@@ -26,6 +26,7 @@ import numpy as np
 
 from model_build.augment import Material
 from model_build.datasets import (
+    PICTURE_SUFFIXES,
     Example,
     load_packs,
     load_unboxed,
@@ -142,7 +143,7 @@ def read_cifar10(pack: Path) -> dict[str, list[Labelled]]:
 
 def _files(pack: Path) -> Iterator[tuple[str, bytes]]:
     if pack.is_dir():
-        yield from read_files(pack, lambda p: p.suffix == ".jpg")
+        yield from read_files(pack, lambda p: p.suffix in PICTURE_SUFFIXES)
         return
     with tarfile.open(pack) as archive:
         for member in archive:
@@ -153,14 +154,15 @@ def _files(pack: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def load_classifier_data(data: Path) -> ClassifierData:
-    """Everything from the folder that ``fetch`` made.
+    """Everything from the folder that ``gather`` made; CIFAR-10 may come from ``fetch``.
 
     Raises:
         FileNotFoundError: a pack or the cut-outs are missing.
         ValueError: a pack is not what it should be, or too small for the hold-out.
     """
     folder = data / "packs"
-    cifar = read_cifar10(_pack(folder, "cifar10_jpg", ".tar.xz"))
+    jpegs = _pack(folder, "cifar10_jpg", ".tar.xz")
+    cifar = read_cifar10(jpegs if jpegs.exists() else data / "cifar10")
     crops = load_unboxed(_pack(folder, "cub200_2010_crops"))
     cub = [Labelled(e, True, "CUB") for e in crops]
     tiny = _tiny_imagenet(_pack(folder, "tiny_imagenet_subset"))

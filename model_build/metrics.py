@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -142,16 +143,23 @@ def at_threshold(judged: Judged, threshold: float) -> DatasetMetrics:
     )
 
 
-def quietest_threshold(
-    judged: Sequence[Judged], flagged_share: float, lowest: float = 0.2
-) -> float:
+def quietest_threshold(judged: Sequence[Judged], flagged_share: float) -> float:
     """The lowest threshold at which at most this share of the empty pictures is flagged, in steps
-    of 0.01 and not below ``lowest``, which it is where there are no empty pictures.
+    of 0.01 and not below 0.2, which it is where there are no empty pictures.
     """
     scores = np.concatenate([j.best_empty_scores for j in judged])
-    if not len(scores):
-        return lowest
-    for threshold in np.arange(lowest, 0.95, 0.01):
-        if (scores >= threshold).mean() <= flagged_share:
+    for threshold in np.arange(0.2, 0.95, 0.01):
+        if (scores >= threshold).sum() <= flagged_share * len(scores):
             return round(float(threshold), 2)
     return 0.95
+
+
+def best_threshold(judged: Judged) -> float:
+    """The score at which precision and recall together (their harmonic mean, F1) are best, rounded
+    down to 0.01; 1 where nothing was found.
+    """
+    hits = np.cumsum(judged.correct)
+    if not hits.any():
+        return 1.0
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + judged.birds)
+    return math.floor(100 * float(judged.score[f1.argmax()])) / 100

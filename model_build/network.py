@@ -112,7 +112,8 @@ def build_detector(size_px: int, channels: int = 64, batch_size: int | None = No
     ]
     x = _relu6(laterals.pop(), "merge32_relu")
     for stride in (16, 8):
-        x = layers.UpSampling2D(2, interpolation="bilinear", name=f"up{stride}")(x)
+        # XLA has no gradient of it in half precision
+        x = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name=f"up{stride}")(x)
         x = layers.Add(name=f"merge{stride}")([x, laterals.pop()])
         x = _separable(x, 5, channels, f"smooth{stride}")
     x = _separable(x, 5, channels, "head1")

@@ -37,7 +37,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         birds: names in own labels that mean a bird.
         unlabelled_are_empty: whether own pictures without a label show no bird.
         size_px: side of the pictures trained with.
-        threshold: of the model that the training started from; the new one's will not be lower.
+        threshold: of the model that the training started from, see `validation`.
         training_data: all that went into the weights.
     """
 

@@ -26,6 +26,7 @@ from model_build.metrics import (
     Truth,
     at_threshold,
     average_precision,
+    best_threshold,
     judge,
     quietest_threshold,
 )
@@ -194,12 +195,14 @@ def evaluate_models(
     tflite: Path,
     sets: Sequence[ValidationSet],
     flagged_share: float,
-    lowest_threshold: float = 0.2,
+    start_threshold: float | None = None,
 ) -> ModelCard:
     """Measure the float and the int8 model and write the figures into the int8 model's card.
 
     The threshold is the lowest at which at most ``flagged_share`` of the empty pictures of ``own``
-    and ``val`` are flagged by the int8 model, but not below ``lowest_threshold``.
+    and ``val`` are flagged by the int8 model. A few dozen empty pictures cannot vouch for a low
+    one: where the training started from a model with a ``start_threshold``, it is not below that,
+    unless one at which more of the ``own`` birds are found is better there (`best_threshold`).
 
     Returns:
         The card as written.
@@ -219,9 +222,10 @@ def evaluate_models(
         for dataset in sets
     }
     chosen_on = [name for name in ("own", "val") if name in judged]
-    threshold = quietest_threshold(
-        [judged[name]["int8"] for name in chosen_on], flagged_share, lowest_threshold
-    )
+    threshold = quietest_threshold([judged[name]["int8"] for name in chosen_on], flagged_share)
+    if start_threshold is not None:
+        trusted = min(start_threshold, best_threshold(judged["own"]["int8"]))
+        threshold = max(threshold, trusted)
     metrics = {
         name: {kind: at_threshold(j, threshold) for kind, j in kinds.items()}
         for name, kinds in judged.items()

@@ -33,6 +33,7 @@ from model_build.metrics import (
     Truth,
     at_threshold,
     average_precision,
+    best_threshold,
     judge,
     quietest_threshold,
     size_names,
@@ -295,6 +296,15 @@ def test_the_threshold_keeps_the_empty_pictures_quiet() -> None:
     judged = judge(found, [truth()] * 4)
     assert quietest_threshold([judged], 0.25) == pytest.approx(0.41)
     assert quietest_threshold([judged], 0.0) == pytest.approx(0.65)
+    assert quietest_threshold([judge([Detections.none()], [truth([0, 0, 9, 9])])], 0.01) == 0.2
+
+
+def test_the_best_threshold_weighs_birds_against_false_alarms() -> None:
+    bird = [0.0, 0, 10, 10]
+    found = [detections((0, 0, 10, 10, score)) for score in (0.9, 0.555, 0.5, 0.3)]
+    truths = [truth(bird), truth(bird), truth(), truth()]
+    assert best_threshold(judge(found, truths)) == pytest.approx(0.55)
+    assert best_threshold(judge([Detections.none()], [truth(bird)])) == 1.0
 
 
 # --- trunk weights
