@@ -30,7 +30,6 @@ from edgebird.structures import (
     Silence,
     SnapshotTaken,
     Track,
-    TrackState,
     VisitChanged,
 )
 from edgebird.testing import FakeCamera, FakeInterpreter, MemorySink
