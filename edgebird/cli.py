@@ -1,7 +1,8 @@
-"""The command line: ``edgebird detect``, ``watch``, ``demo`` and others."""
+"""The command line: ``edgebird detect`` and the other commands."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+import msgspec
 
 import edgebird
 from edgebird.config import Config, MqttSection, load_config, overruled
@@ -107,6 +109,16 @@ CONFIG = click.option(
 @click.option(
     "--threads", type=click.IntRange(1), help="CPU threads for the network. Default: all, up to 4."
 )
+@click.option(
+    "--detector",
+    type=click.Choice(["conv", "window"]),
+    help="conv (default), or window: the classifier on every window, some hundred times slower.",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=None,
+    help="Have the classifier take a second look at doubtful birds. Default: no.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option(
     "--save", metavar="FOLDER", help="Keep annotated pictures: of each visit, or of each picture."
@@ -126,6 +138,8 @@ def detect(
     model: str | None,
     threshold: float | None,
     threads: int | None,
+    detector: str | None,
+    verify: bool | None,
     as_json: bool,
     save: str | None,
     max_frames: int | None,
@@ -149,7 +163,13 @@ def detect(
     config = overruled(
         load_config(config_path),
         camera={"source": camera if camera is not None else source, "fps": fps},
-        detector={"model": model, "threshold": threshold, "threads": threads},
+        detector={
+            "model": model,
+            "threshold": threshold,
+            "threads": threads,
+            "name": detector,
+            "verify": verify,
+        },
         mqtt={"url": mqtt},
         output={"save": save},
     )
@@ -222,6 +242,67 @@ def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
         return
     with click.progressbar(length=total, label="looking", file=sys.stderr) as bar:
         yield lambda: bar.update(1)
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("pictures", nargs=-1, required=True)
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="How likely a bird must be to say so, 0 to 1. Default: the model's own.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def classify(
+    pictures: tuple[str, ...], model: str | None, threshold: float | None, as_json: bool
+) -> None:
+    """Say of each of PICTURES, folders or globs whether it shows a bird.
+
+    For pictures of one thing, from 32 pixels up: the picture is looked at as a whole. Where in a
+    picture birds are, and whether there are small ones in a large picture, 'detect' says.
+
+    \b
+    Examples:
+      edgebird classify bird.jpg plane.png
+      edgebird classify crops/ --json > verdicts.jsonl
+    """
+    from edgebird.classify import Classifier, Verdict, classify_pictures
+    from edgebird.interpreter import TfliteInterpreter, default_threads
+    from edgebird.model import DEFAULT_CLASSIFIER, load_model
+
+    def show(verdict: Verdict) -> None:
+        name, probability = verdict.path.name, verdict.probability
+        if as_json:
+            record = {"image": name, "bird": verdict.bird, "probability": round(probability, 4)}
+            click.echo(msgspec.json.encode(record))
+        else:
+            click.echo(f"{name}: {'bird' if verdict.bird else 'no bird'} ({probability:.2f})")
+
+    loaded = load_model(Path(model) if model else DEFAULT_CLASSIFIER, "classifier")
+    classifier = Classifier(TfliteInterpreter(loaded, default_threads()), loaded.card)
+    classify_pictures(pictures, classifier, show, threshold=threshold)
+
+
+@cli.command(epilog=EXIT_CODES)
+def cameras() -> None:
+    """List the cameras of this machine: what to give to --camera, names that stay the same
+    wherever a camera is plugged in, and the sizes and rates it offers.
+    """
+    from edgebird.camera.listing import camera_lines
+    from edgebird.camera.picamera import list_picameras
+    from edgebird.camera.v4l2 import list_devices
+    from edgebird.errors import CameraError
+
+    try:
+        ribbon_cameras = list_picameras()
+        hint = ""
+    except CameraError as error:
+        ribbon_cameras = []
+        hint = f"; ribbon cameras cannot be asked: {error}"
+    lines = camera_lines(list_devices(), ribbon_cameras)
+    click.echo("\n".join(lines) if lines else f"no camera found{hint}", err=not lines)
+    if lines and hint:
+        log.info("%s", hint.lstrip("; "))
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -353,6 +434,91 @@ def forget(mqtt: str | None, config_path: Path | None, device: str | None, camer
 
 def _mqtt_settings(url: str | None, config_path: Path | None) -> MqttSection:
     return overruled(load_config(config_path), mqtt={"url": url}).mqtt
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option("--threads", type=click.IntRange(1), help="Most threads to try. Default: all, to 4.")
+@click.option("--runs", default=30, show_default=True, type=click.IntRange(5, 10000))
+@click.option(
+    "--idle-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="How long to watch a still scene; 0 leaves that out.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def bench(
+    model: str | None, threads: int | None, runs: int, idle_seconds: float, as_json: bool
+) -> None:
+    """Measure this board: the network, all that is around it, and what a still scene costs.
+
+    Takes about a minute. Stop edgebird before, or it measures what that leaves.
+    """
+    from edgebird.bench import bench as measure
+    from edgebird.interpreter import default_threads
+    from edgebird.model import DEFAULT_DETECTOR, load_model
+
+    result = measure(
+        load_model(Path(model) if model else DEFAULT_DETECTOR, "detector"),
+        threads or default_threads(),
+        runs=runs,
+        idle_s=idle_seconds,
+        on_step=lambda step: log.info("measuring %s", step),
+    )
+    click.echo(json.dumps(result.as_json()) if as_json else "\n".join(result.lines()))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("scenario", default="day")
+@click.option("--days", type=click.FloatRange(0, 60, min_open=True), help="Only so many days.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--save", metavar="FOLDER", help="Keep annotated pictures of the visits.")
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="A TOML file.")
+def replay(
+    scenario: str,
+    days: float | None,
+    as_json: bool,
+    save: str | None,
+    model: str | None,
+    config_path: Path | None,
+) -> None:
+    """Replay a scenario through the whole program, faster than real time, and judge the result.
+
+    SCENARIO is a TOML file (edgebird/camera/scenario.py describes it), or one of these: day, week
+    (drawn visits, clouds, wind, nights, and a camera with a loose cable).
+    """
+    from msgspec.structs import replace
+
+    from edgebird.camera.scenario import ScenarioCamera, load_scenario, week
+    from edgebird.detect import detect_on_camera
+    from edgebird.pipeline import Summary
+    from edgebird.replay import Judge
+
+    script = (
+        week(days or {"day": 1.0, "week": 7.0}[scenario])
+        if scenario in ("day", "week")
+        else load_scenario(Path(scenario))
+    )
+    if days is not None:
+        script = replace(script, days=days)
+    config = overruled(
+        load_config(config_path),
+        camera={"name": "replay"},
+        detector={"model": model},
+        output={"save": save},
+    )
+    # What the script does to the camera need not be told.
+    log.setLevel(logging.ERROR)
+    camera = ScenarioCamera(script)
+    judge = Judge(camera.stays)
+    detect_on_camera(config, [judge], _progress_bar, Summary(), camera=camera)
+    verdict = judge.verdict()
+    if as_json:
+        click.echo(json.dumps(verdict.as_json()))
+    else:
+        click.echo("\n".join(verdict.lines()))
 
 
 @cli.command(epilog=EXIT_CODES)

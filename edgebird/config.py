@@ -5,13 +5,38 @@ Each section holds the settings of one part::
     [camera]
     source = "0"                    # device, address, file; see 'edgebird detect --help'
     name = "feeder"                 # in topics and alerts
-    fps = 10
+    fps = 10                        # at most
     size = [1280, 720]
+    pixel_format = "MJPG"           # of a USB camera; default: by size
+    rotate = 180                    # degrees clockwise, after flip_horizontal and flip_vertical
+    autofocus = "fixed"             # of a ribbon camera; default: "continuous"
+    focus_dioptres = 2.0            # 1 / distance in metres
+    exposure_us = 8000              # of a ribbon camera; default: automatic, as is gain
+    gain = 2.0
+    exposure_value = -0.5           # automatic exposure, darker (< 0) or brighter
 
     [detector]
     model = "/path/to/model.tflite" # default: the one that edgebird ships
     threshold = 0.5                 # default: the model's own
     threads = 4                     # default: all cores, up to four
+    name = "conv"                   # or "window": slow, every window through the classifier
+    smallest_bird_px = 60           # of the window detector; default: from the frame's size
+    verify = false                  # a second look at doubtful birds by the classifier
+
+    [motion]
+    # corners x, y as fractions of the frame; birds count in zones (default: everywhere), and
+    # nothing counts in masks
+    zones = [[[0.1, 0.2], [0.9, 0.2], [0.9, 1.0], [0.1, 1.0]]]
+    masks = [[[0.0, 0.0], [0.3, 0.0], [0.3, 0.2], [0.0, 0.2]]]
+    min_bird = 0.01                 # longer side of a bird, as a share of the frame's
+    max_bird = 1.0
+    motion_bonus = 0.7              # log-odds for what moves, see evidence.py
+    still_penalty = 3.0             # log-odds off for what never moves ...
+    still_after_s = 60.0            # ... for so long
+
+    [schedule]
+    budget_ms_per_s = 500           # for the network; 1000 is one core
+    patrol_s = 3.0                  # all of the frame is looked at so often though nothing moves
 
     [tracker]
     confirm_hits = 2                # detections before a bird counts
@@ -20,6 +45,7 @@ Each section holds the settings of one part::
 
     [visits]
     quiet_s = 2.5                   # without a bird for so long: the visit is over
+    cooldown_s = 0.0                # then no other visit is reported for so long
 
     [mqtt]
     url = "mqtts://host"            # mqtt, mqtts, ws or wss
@@ -39,6 +65,7 @@ Each section holds the settings of one part::
 
     [output]
     save = "snapshots"              # folder for pictures of the visits
+    keep_mb = 500                   # the oldest are deleted when there are more
 """
 
 from __future__ import annotations
@@ -63,12 +90,21 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CameraSection(_Section, frozen=True):
-    """Where frames come from."""
+    """Where frames come from; see `CameraSettings`."""
 
     source: str | None = None
     name: str | None = None
     fps: Annotated[float, Meta(gt=0, le=240)] | None = None
     size: tuple[Count, Count] | None = None
+    pixel_format: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9 ]{4}\Z")] | None = None
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    rotate: Literal[0, 90, 180, 270] = 0
+    autofocus: Literal["continuous", "fixed"] = "continuous"
+    focus_dioptres: Annotated[float, Meta(ge=0, le=32)] = 0.0
+    exposure_us: Count | None = None
+    gain: Annotated[float, Meta(ge=1, le=64)] | None = None
+    exposure_value: Annotated[float, Meta(ge=-8, le=8)] = 0.0
 
 
 class DetectorSection(_Section, frozen=True):
@@ -77,6 +113,34 @@ class DetectorSection(_Section, frozen=True):
     model: str | None = None
     threshold: Share | None = None
     threads: Count | None = None
+    name: Literal["conv", "window"] = "conv"
+    smallest_bird_px: Annotated[int, Meta(ge=4)] | None = None
+    verify: bool = False
+
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Corners = Annotated[tuple[tuple[Fraction, Fraction], ...], Meta(min_length=3)]
+
+
+class MotionSection(_Section, frozen=True):
+    """Where and of which size birds count, and what motion says; see `ZoneSettings` and
+    `EvidenceSettings`.
+    """
+
+    zones: tuple[Corners, ...] = ()
+    masks: tuple[Corners, ...] = ()
+    min_bird: Fraction = 0.01
+    max_bird: Fraction = 1.0
+    motion_bonus: Annotated[float, Meta(ge=0, le=5)] = 0.7
+    still_penalty: Annotated[float, Meta(ge=0, le=10)] = 3.0
+    still_after_s: Annotated[float, Meta(gt=0)] = 60.0
+
+
+class ScheduleSection(_Section, frozen=True):
+    """How thoroughly a live camera's frames are looked at; see `ScheduleSettings`."""
+
+    budget_ms_per_s: Annotated[float, Meta(gt=0)] = 500.0
+    patrol_s: Annotated[float, Meta(gt=0)] = 3.0
 
 
 class TrackerSection(_Section, frozen=True):
@@ -91,6 +155,7 @@ class VisitsSection(_Section, frozen=True):
     """When a visit is over; see `VisitSettings`."""
 
     quiet_s: Seconds = 2.5
+    cooldown_s: Seconds = 0.0
 
 
 class MqttSection(_Section, frozen=True):
@@ -114,6 +179,7 @@ class OutputSection(_Section, frozen=True):
     """What is kept on disk; nothing by default."""
 
     save: str | None = None
+    keep_mb: Annotated[float, Meta(gt=0)] = 500.0
 
 
 class Config(_Section, frozen=True):
@@ -121,6 +187,8 @@ class Config(_Section, frozen=True):
 
     camera: CameraSection = CameraSection()
     detector: DetectorSection = DetectorSection()
+    motion: MotionSection = MotionSection()
+    schedule: ScheduleSection = ScheduleSection()
     tracker: TrackerSection = TrackerSection()
     visits: VisitsSection = VisitsSection()
     mqtt: MqttSection = MqttSection()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
 from edgebird.config import Config, overruled
-from edgebird.detect import detect_on_camera
+from edgebird.detect import detect_on_camera, silent_progress
 from edgebird.mqtt.address import parse_broker_url
 from edgebird.mqtt.broker import EmbeddedBroker
 from edgebird.mqtt.payloads import VisitPayload
@@ -58,7 +57,7 @@ def run_demo(seconds: float, seed: int, save: Path) -> None:
             output={"save": str(save)},
         )
         try:
-            detect_on_camera(config, [], lambda total: nullcontext(lambda: None), summary)
+            detect_on_camera(config, [], silent_progress, summary)
         finally:
             stop.set()
             subscriber.join()

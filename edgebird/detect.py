@@ -5,35 +5,49 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from edgebird.annotate import make_folder
 from edgebird.camera import Camera, open_camera
 from edgebird.camera.files import PictureSequence, list_pictures
-from edgebird.config import Config, state_folder
+from edgebird.camera.live import LiveCamera
+from edgebird.camera.settings import CameraSettings
+from edgebird.config import CameraSection, Config, state_folder
 from edgebird.controls import Controls
-from edgebird.detector.conv import ConvDetector
+from edgebird.detector import open_detector
 from edgebird.errors import UsageError
-from edgebird.interpreter import TfliteInterpreter, default_threads
-from edgebird.model import DEFAULT_DETECTOR, Model, load_model
+from edgebird.evidence import Evidence, EvidenceSettings
+from edgebird.faults import FaultWatch
+from edgebird.health import HealthReporter
+from edgebird.model import Model
+from edgebird.motion import MotionGate
 from edgebird.mqtt.address import BrokerAddress, broker_address
 from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, scan_pictures
-from edgebird.pipeline import Summary, run
-from edgebird.schedule import Patrol, scan_everything
+from edgebird.pipeline import Senses, Summary, run
+from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
 from edgebird.sinks import Sink
 from edgebird.sinks.mqtt import MqttSink
 from edgebird.snapshots import Snapshots
 from edgebird.tracker import Tracker, TrackerSettings
 from edgebird.visits import Visits, VisitSettings
+from edgebird.zones import Zones, ZoneSettings
+
+T = TypeVar("T")
 
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """From a number of frames (0: unknown) to a context that gives what to call after each."""
+
+
+def silent_progress(total: int) -> AbstractContextManager[Callable[[], None]]:
+    """Shows nothing."""
+    return nullcontext(lambda: None)
 
 
 def detect_on_camera(
@@ -43,6 +57,7 @@ def detect_on_camera(
     summary: Summary,
     *,
     max_frames: int | None = None,
+    camera: Camera | None = None,
 ) -> None:
     """Find, follow and report birds until the source ends or SIGINT or SIGTERM comes.
 
@@ -52,6 +67,7 @@ def detect_on_camera(
         progress: shows how far a source with an end is.
         summary: filled in as frames are processed.
         max_frames: stop after so many.
+        camera: in place of the one that the settings describe.
 
     Raises:
         EdgebirdError: see `edgebird.errors`.
@@ -60,27 +76,38 @@ def detect_on_camera(
     name = slug(config.camera.name or camera_name(source))
     # What can be wrong without a camera is found out before one is opened.
     broker = None if config.mqtt.url is None else broker_address(config.mqtt)
-    model, detector = _open_detector(config)
+    model, detector = open_detector(config.detector)
     controls = Controls(config.detector.threshold or model.card.threshold)
-    snapshots = None if config.output.save is None else Snapshots(Path(config.output.save))
-    camera = open_camera(source, fps=config.camera.fps, size=config.camera.size)
+    save = None if config.output.save is None else Path(config.output.save)
+    snapshots = None if save is None else Snapshots(save, keep_mb=config.output.keep_mb)
+    if camera is None:
+        settings = camera_settings(config.camera)
+        camera = open_camera(source, fps=config.camera.fps, settings=settings)
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(camera))
         cleanup.enter_context(_closed_by_signals(camera))
         if broker is not None:
             mqtt_sink = _mqtt_sink(config, broker, name, model, controls)
             sinks = [*sinks, cleanup.enter_context(closing(mqtt_sink))]
+        live = camera if isinstance(camera, LiveCamera) else None
         total = camera.frame_count
         if total and max_frames:
             total = min(total, max_frames)
+        zones = Zones(_settings(ZoneSettings, config.motion))
         run(
             camera=camera,
             camera_name=name,
-            plan=Patrol() if total is None else scan_everything,
+            zones=zones,
+            # sources that wait for us are looked through; only others stay where they are
+            senses=_senses(config, name, zones, live) if total is None else None,
+            plan=Schedule(_settings(ScheduleSettings, config.schedule))
+            if total is None
+            else ScanEverything(),
+            health=HealthReporter(name, live=live, folder=save) if total is None else None,
             detector=detector,
             controls=controls,
-            tracker=Tracker(TrackerSettings(**msgspec.structs.asdict(config.tracker))),
-            visits=Visits(name, VisitSettings(**msgspec.structs.asdict(config.visits))),
+            tracker=Tracker(_settings(TrackerSettings, config.tracker)),
+            visits=Visits(name, _settings(VisitSettings, config.visits)),
             snapshots=snapshots,
             sinks=sinks,
             summary=summary,
@@ -107,7 +134,7 @@ def detect_in_pictures(
             "add --sequence if they are the frames of one camera"
         )
     paths = list_pictures(str(config.camera.source))
-    model, detector = _open_detector(config)
+    model, detector = open_detector(config.detector)
     save = None if config.output.save is None else Path(config.output.save)
     if save is not None:
         make_folder(save)
@@ -123,6 +150,36 @@ def detect_in_pictures(
         scan_pictures(pictures, detector, threshold, handle, save=save, max_pictures=max_pictures)
 
 
+def camera_settings(section: CameraSection) -> CameraSettings:
+    """What a section of the configuration asks of a live camera."""
+    wanted = {key: value for key, value in msgspec.structs.asdict(section).items() if value}
+    return _settings(CameraSettings, wanted)
+
+
+def _settings(kind: type[T], section: msgspec.Struct | dict[str, Any]) -> T:
+    """The settings that a part takes, out of a section of the configuration."""
+    values = msgspec.structs.asdict(section) if isinstance(section, msgspec.Struct) else section
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in values.items() if key in names})
+
+
+def _frame_size(camera: CameraSection) -> tuple[int, int] | None:
+    """Width and height that were asked for, as they are after turning."""
+    if camera.size is None or camera.rotate not in (90, 270):
+        return camera.size
+    return camera.size[1], camera.size[0]
+
+
+def _senses(config: Config, name: str, zones: Zones, live: LiveCamera | None) -> Senses:
+    return Senses(
+        watch=FaultWatch(
+            name, size=_frame_size(config.camera), restart=live.restart if live else lambda: None
+        ),
+        gate=MotionGate(zones),
+        evidence=Evidence(_settings(EvidenceSettings, config.motion)),
+    )
+
+
 def camera_name(source: str) -> str:
     """A camera's name where none is given: it stands in topics, so never a password in it."""
     if source.isdecimal():
@@ -134,13 +191,6 @@ def camera_name(source: str) -> str:
     if source.startswith("demo:"):
         return "demo"
     return Path(source).stem
-
-
-def _open_detector(config: Config) -> tuple[Model, ConvDetector]:
-    path = Path(config.detector.model) if config.detector.model else DEFAULT_DETECTOR
-    model = load_model(path, "detector")
-    interpreter = TfliteInterpreter(model, config.detector.threads or default_threads())
-    return model, ConvDetector(interpreter, model.card)
 
 
 def _mqtt_sink(

@@ -13,6 +13,7 @@ from edgebird.errors import ModelError
 
 MODELS_FOLDER = Path(__file__).parent / "models"
 DEFAULT_DETECTOR = MODELS_FOLDER / "bird_detector.tflite"
+DEFAULT_CLASSIFIER = MODELS_FOLDER / "bird_classifier.tflite"
 
 
 class InputScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +42,8 @@ class DatasetMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recall: at the default threshold; None without birds.
         empty_pictures: pictures without a bird.
         empty_flagged: of those, with a detection at the default threshold.
+        recall_by_size: for birds from tiny to large.
+        recall_by_kind: by what makes the pictures difficult.
     """
 
     pictures: int
@@ -50,6 +53,36 @@ class DatasetMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recall: float | None
     empty_pictures: int
     empty_flagged: int
+    recall_by_size: dict[str, float] = {}
+    recall_by_kind: dict[str, float] = {}
+
+
+class ClassifierMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a classifier reached on one set of pictures.
+
+    Args:
+        pictures: how many.
+        true_positives: birds called birds, at the default threshold.
+        false_positives: others called birds.
+        false_negatives: birds called others.
+        true_negatives: others called others.
+        accuracy: share of right answers.
+        precision: share of birds among what was called a bird; None where nothing was.
+        recall: share of the birds that were called birds; None without birds.
+        average_precision: area under the precision-recall curve; None without birds.
+        calibration_error: expected calibration error, how far probabilities are from frequencies.
+    """
+
+    pictures: int
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+    accuracy: float
+    precision: float | None
+    recall: float | None
+    average_precision: float | None
+    calibration_error: float
 
 
 class TrainingData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +92,7 @@ class TrainingData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     terms: str
 
 
-class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the runtime has to know of a model, and what a person may want to.
 
     Args:
@@ -67,17 +100,19 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         task: what it does.
         input_size_px: width and height of the input.
         input_scaling: from pixels to the network's numbers.
-        outputs: names of its outputs in order: ``objectness`` (log-odds of a bird, one per cell)
-            and ``box`` (ln(distance / stride) to the four sides).
-        stride_px: size of an output cell in input pixels.
+        outputs: names of its outputs in order. Of a detector: ``objectness`` (log-odds of a bird,
+            one per cell) and ``box`` (ln(distance / stride) to the four sides). Of a classifier:
+            ``log_odds`` (of a bird, calibrated).
+        stride_px: size of an output cell in input pixels; a classifier has one cell.
         labels: what it can find.
         threshold: the default score threshold, 0 to 1.
         threshold_chosen_at: precision and recall there.
-        metrics: by set name, by ``float`` and ``int8``.
+        metrics: of a detector, by set name, by ``float`` and ``int8``.
         training_data: every set used.
         licence: of the weights.
         commit: of the code that trained it.
         sha256: of the ``.tflite`` file.
+        classifier_metrics: of a classifier, by set name, by ``float`` and ``int8``.
     """
 
     name: str
@@ -94,6 +129,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     licence: str
     commit: str
     sha256: str
+    classifier_metrics: dict[str, dict[str, ClassifierMetrics]] = {}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgebird.annotate import draw_birds, write_jpeg
 from edgebird.camera import Camera
 from edgebird.detector import Detector
-from edgebird.structures import Detections
+from edgebird.structures import Detections, Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,8 @@ def scan_pictures(
         OutputError: an annotated copy cannot be written.
     """
     names: Counter[str] = Counter()
-    for count, frame in enumerate(camera.frames(), start=1):
+    frames = (frame for frame in camera.frames() if isinstance(frame, Frame))
+    for count, frame in enumerate(frames, start=1):
         started_s = time.perf_counter()
         detections = detector.detect(frame.image, threshold=threshold)
         took_ms = (time.perf_counter() - started_s) * 1000

@@ -1,4 +1,4 @@
-"""The loop: camera -> detector -> tracker -> visits -> sinks."""
+"""The loop: camera -> faults -> motion -> schedule -> detect -> track -> visits -> sinks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,26 @@ from statistics import median
 from edgebird.camera import Camera
 from edgebird.controls import Controls
 from edgebird.detector import Detector
+from edgebird.evidence import Evidence
+from edgebird.faults import FaultWatch
+from edgebird.health import HealthReporter
+from edgebird.motion import Motion, MotionGate, small_luma
 from edgebird.schedule import RegionPlan
 from edgebird.sinks import Sink
 from edgebird.snapshots import Snapshots
-from edgebird.structures import Detections, FrameProcessed, SnapshotTaken, Track, VisitChanged
+from edgebird.structures import (
+    Detections,
+    Event,
+    Frame,
+    FrameProcessed,
+    Silence,
+    SnapshotTaken,
+    Track,
+    VisitChanged,
+)
 from edgebird.tracker import Tracker
 from edgebird.visits import Visits
+from edgebird.zones import Zones
 
 
 @dataclass
@@ -34,6 +48,21 @@ class Summary:
         return f"{frames}, {visits}{pace}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Senses:
+    """What a camera that stays in its place and goes on for ever is watched with.
+
+    Args:
+        watch: its faults, and the light.
+        gate: what moves.
+        evidence: what that says about a detection.
+    """
+
+    watch: FaultWatch
+    gate: MotionGate
+    evidence: Evidence
+
+
 def run(
     *,
     camera: Camera,
@@ -46,6 +75,9 @@ def run(
     snapshots: Snapshots | None,
     sinks: Sequence[Sink],
     summary: Summary,
+    zones: Zones | None = None,
+    senses: Senses | None = None,
+    health: HealthReporter | None = None,
     max_frames: int | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> None:
@@ -53,39 +85,88 @@ def run(
 
     What goes on then is brought to its end: the open visit is reported, also when the camera
     fails. The camera and the sinks belong to the caller, who closes them; ``summary`` counts as
-    it goes, so that it also holds after an error.
+    it goes, so that it also holds after an error. Time is that of the frames throughout.
 
     Raises:
         CameraError: part of the source could not be read; what was good has been processed.
     """
 
-    def report(changes: Sequence[VisitChanged]) -> None:
+    def tell(event: Event) -> None:
+        for sink in sinks:
+            sink.emit(event)
+
+    def tell_visits(changes: Sequence[VisitChanged]) -> None:
         for change in changes:
             summary.visits += change.kind == "start"
-            complete = snapshots.save(change) if snapshots else change
-            for sink in sinks:
-                sink.emit(complete)
+            tell(snapshots.save(change) if snapshots else change)
+
+    def tell_health(moment: Frame | Silence, faults: tuple[str, ...], dark: bool) -> None:
+        if health and (
+            report := health.report(moment, faults=faults, dark=dark, degraded=plan.degraded)
+        ):
+            tell(report)
 
     tracks: tuple[Track, ...] = ()
+    faults: tuple[str, ...] = ()
+    blind = dark = False
     try:
         for frame in camera.frames():
-            started_s = time.perf_counter()
-            regions = plan(*frame.size, tracks)
+            if isinstance(frame, Silence):
+                tell_visits(visits.pass_time(frame.monotonic_s))
+                tell_health(frame, ("lost",) if frame.lost else faults, dark=dark)
+                continue
+
+            # faults and light
+            if senses:
+                luma = small_luma(frame)
+                senses.watch.check(frame, luma)
+                faults, dark, blind = senses.watch.faults, senses.watch.dark, senses.watch.blind
+                if senses.watch.resized:
+                    tracker.reset()
+                    tracks = ()
+
+            # motion
+            motion = Motion.none()
+            if senses and not blind:
+                motion = senses.gate.update(frame, luma, tracks)
+
+            # schedule
+            wanted = controls.enabled and not blind
+            regions = plan.regions(frame, motion, tracks) if wanted else []
+
+            # detect: the place for remote controls (detection on or off, another threshold)
+            started_s, processor_s = time.perf_counter(), time.process_time()
             detections = Detections.none()
-            if controls.enabled:
-                detections = detector.detect(frame.image, regions, threshold=controls.threshold)
+            threshold = controls.threshold
+            if regions:
+                floor = senses.evidence.floor(threshold) if senses else threshold
+                detections = detector.detect(frame.image, regions, threshold=floor)
             detect_ms = (time.perf_counter() - started_s) * 1000
-            tracks = tracker.update(detections, frame.monotonic_s)
-            snapshot = controls.take_snapshot()
-            for sink in sinks:
-                sink.emit(FrameProcessed(camera_name, frame, detections, tracks, detect_ms))
-                if snapshot:
-                    sink.emit(SnapshotTaken(camera_name, frame))
-            report(visits.update(frame, tracks))
+            processor_ms = (time.process_time() - processor_s) * 1000
+            plan.spent(len(regions), processor_ms)
+            if senses:
+                detections = senses.evidence.weigh(detections, motion, frame.monotonic_s)
+            if zones:
+                detections = zones.inside(detections, *frame.size)
+
+            # track: what is too weak to be reported may still continue a track
+            tracks = tracker.update(detections, frame.monotonic_s, start_score=threshold)
+            found = detections.above(threshold)
+            tell(FrameProcessed(camera_name, frame, found, tracks, detect_ms))
+            if controls.take_snapshot():
+                tell(SnapshotTaken(camera_name, frame))
+
+            # visits
+            tell_visits(visits.update(frame, tracks))
+
             summary.frames += 1
-            summary.detect_ms.append(detect_ms)
+            if regions:
+                summary.detect_ms.append(detect_ms)
+            if health:
+                health.frame(frame, detect_ms if regions else None, processor_ms)
+                tell_health(frame, faults, dark=dark)
             on_frame()
             if summary.frames == max_frames:
                 break
     finally:
-        report(visits.finish())
+        tell_visits(visits.finish())

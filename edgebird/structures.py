@@ -30,6 +30,7 @@ class Frame:
         monotonic_s: capture time in seconds that never runs backwards; for a video its position.
         utc_s: capture time as seconds since 1970-01-01 UTC.
         source: the camera's or the file's name.
+        luma: a small picture of its brightness, uint8 (h, w), where the camera makes one itself.
 
     Raises:
         ValueError: the image is not uint8 of shape (H, W, 3), or is empty.
@@ -40,6 +41,7 @@ class Frame:
     monotonic_s: float
     utc_s: float
     source: str
+    luma: Image | None = None
 
     def __post_init__(self) -> None:
         shape = self.image.shape
@@ -50,6 +52,23 @@ class Frame:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.image.shape[1], self.image.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No frame: a live camera yields this about each second in which none comes.
+
+    Args:
+        monotonic_s: when, in the time of the frames.
+        utc_s: when, as seconds since 1970-01-01 UTC.
+        lost: the camera is being opened again, it is not just slow.
+        error: why, as far as it is known.
+    """
+
+    monotonic_s: float
+    utc_s: float
+    lost: bool = False
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,6 +205,10 @@ class Health:
         disk_used_mb: what edgebird keeps on disk.
         written_mb_per_day: what it writes there a day, from the rate so far.
         last_error: the latest problem as one line.
+        dark: it is too dark to see birds, and detection pauses.
+        degraded: what the budget of the processor does not allow now, ``patrol`` (birds that keep
+            still are found later) or ``rate`` (frames are skipped).
+        detect_ms_per_s: processor time spent in the detector for each second of camera time.
     """
 
     camera: str
@@ -201,6 +224,9 @@ class Health:
     disk_used_mb: float | None = None
     written_mb_per_day: float | None = None
     last_error: str | None = None
+    dark: bool = False
+    degraded: str | None = None
+    detect_ms_per_s: float | None = None
 
 
 Event = FrameProcessed | VisitChanged | SnapshotTaken | Health

@@ -85,10 +85,22 @@ def cut_tile(image: Image, region: Region, size_px: int) -> tuple[Image, float]:
     scale = size_px / max(part.shape[:2])
     width = max(1, round(part.shape[1] * scale))
     height = max(1, round(part.shape[0] * scale))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     tile = np.full((size_px, size_px, 3), PADDING_VALUE, np.uint8)
-    tile[:height, :width] = cv2.resize(part, (width, height), interpolation=method)
+    tile[:height, :width] = _resized(part, width, height)
     return tile, scale
+
+
+def _resized(part: Image, width: int, height: int) -> Image:
+    """Shrink by halves while that does not shrink too much, then to the size that is wanted.
+
+    Averaging over areas of any size is as good, but takes an eighth of the network's time: only
+    exact halves have a fast way, and from there linear interpolation leaves out no pixel.
+    """
+    while part.shape[1] >= 2 * width and part.shape[0] >= 2 * height:
+        half = part.shape[1] // 2, part.shape[0] // 2
+        part = cv2.resize(part, half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    resized = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized.astype(np.uint8, copy=False)
 
 
 def centre_inside(boxes: Boxes, region: Region) -> NDArray[np.bool_]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from edgebird.structures import Frame, Track, TrackState, Visit, VisitChanged
+import cv2
+import numpy as np
+
+from edgebird.structures import Box, Frame, Image, Track, TrackState, Visit, VisitChanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +19,16 @@ class VisitSettings:
 
     Args:
         quiet_s: time without a bird after which the visit has ended.
+        cooldown_s: after a visit no other begins for so long; a bird that is still there then
+            begins one.
     """
 
     quiet_s: float = 2.5
+    cooldown_s: float = 0.0
+
+
+# Birds seen within so long are there at the same time: not every bird is found in every frame.
+_AT_ONCE_S = 0.5
 
 
 class Visits:
@@ -33,41 +44,53 @@ class Visits:
         self._settings = settings
         self._visit: Visit | None = None
         self._first_seen_s = self._last_seen_s = 0.0
+        self._not_before_s = -math.inf
 
     def update(self, frame: Frame, tracks: Sequence[Track]) -> list[VisitChanged]:
         """Take in one frame's tracks; a visit that starts or ends with it."""
         now_s = frame.monotonic_s
-        changes = []
-        if self._visit is not None and now_s - self._last_seen_s > self._settings.quiet_s:
-            changes += self.finish()
+        changes = self.pass_time(now_s)
         birds = [t for t in tracks if t.state is TrackState.CONFIRMED]
         seen_now = [t for t in birds if t.last_seen_s == now_s]
-        if not seen_now:
+        if not seen_now or (self._visit is None and now_s < self._not_before_s):
             return changes
         best = max(seen_now, key=lambda t: t.score)
+        quality = shot_quality(frame.image, best.xyxy, best.score)
         self._last_seen_s = now_s
         if self._visit is None:
             self._first_seen_s = min(t.first_seen_s for t in seen_now)
             self._visit = self._begin(frame, best)
             changes.append(VisitChanged("start", self._visit, frame.image))
-            self._best_image = frame.image
+            self._best_image, self._best_quality = frame.image, quality
+        at_once = sum(t.last_seen_s >= now_s - _AT_ONCE_S for t in birds)
         self._visit = replace(
             self._visit,
             duration_s=now_s - self._first_seen_s,
-            peak_count=max(self._visit.peak_count, len(birds)),
+            peak_count=max(self._visit.peak_count, at_once),
         )
-        if best.score > self._visit.best_score:
+        if quality > self._best_quality:
             self._visit = replace(
                 self._visit, best_score=best.score, best_xyxy=best.xyxy, frame_size=frame.size
             )
-            self._best_image = frame.image
+            self._best_image, self._best_quality = frame.image, quality
         return changes
+
+    def pass_time(self, now_s: float) -> list[VisitChanged]:
+        """End the visit that goes on if it has been quiet for long enough; for when no frame comes.
+
+        Args:
+            now_s: in the time of the frames.
+        """
+        if self._visit is None or now_s - self._last_seen_s <= self._settings.quiet_s:
+            return []
+        return self.finish()
 
     def finish(self) -> list[VisitChanged]:
         """End the visit that goes on, if any: at quiet, or when the source ends."""
         if self._visit is None:
             return []
         visit, self._visit = self._visit, None
+        self._not_before_s = self._last_seen_s + self._settings.cooldown_s
         ended = replace(visit, ended_utc_s=visit.started_utc_s + visit.duration_s)
         return [VisitChanged("end", ended, self._best_image)]
 
@@ -87,3 +110,29 @@ class Visits:
             best_xyxy=best.xyxy,
             frame_size=frame.size,
         )
+
+
+def shot_quality(image: Image, xyxy: Box, score: float) -> float:
+    """How good a picture of a bird is: sure, large, sharp, and not cut by the frame's border.
+
+    Args:
+        image: uint8 (H, W, 3).
+        xyxy: the bird.
+        score: 0 to 1.
+
+    Returns:
+        Above 0, higher is better; only good for comparing pictures of one camera.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = (round(value) for value in xyxy)
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    if right - left < 3 or bottom - top < 3:
+        return 0.0
+    cut = left <= 1 or top <= 1 or right >= width - 1 or bottom >= height - 1
+    size = max(right - left, bottom - top) / max(width, height)
+    # every n-th pixel: how sharp it looks at the size of a thumbnail
+    step = max(1, max(right - left, bottom - top) // 96)
+    green = np.ascontiguousarray(image[top:bottom:step, left:right:step, 1])
+    _, edges = cv2.meanStdDev(cv2.Laplacian(green, cv2.CV_16S))
+    sharpness = 1 - math.exp(-float(edges[0, 0]) / 20)
+    return score * (0.5 + 0.5 * sharpness) * math.sqrt(size) * (0.5 if cut else 1.0)

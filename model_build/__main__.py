@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import closing
 from pathlib import Path
 
 import click
 
+from model_build.classifier_commands import classifier
+from model_build.digits_commands import digits
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=Path("data"),
-    show_default=True,
-    help="Folder made by 'fetch'.",
+NEW_RUN = click.option(
+    "--run",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the training run.  [default: runs/detector, or runs/ and the name of --data]",
 )
 RUN = click.option(
     "--run",
@@ -23,6 +25,11 @@ RUN = click.option(
     default=Path("runs/detector"),
     show_default=True,
     help="Folder of the training run.",
+)
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Another folder of pictures than the run was trained with.",
 )
 
 
@@ -32,14 +39,60 @@ def main() -> None:
 
     \b
     In this order:
-      1. python -m model_build fetch PACKS   gather pictures, cut birds out  (once, 10 min)
+      1. python -m model_build gather PACKS  gather pictures, cut birds out  (once, 10 min)
       2. python -m model_build train         train the network               (1 h on 2 cores)
       3. python -m model_build quantize      make the int8 .tflite           (2 min)
       4. python -m model_build evaluate      measure float and int8          (5 min)
       5. python -m model_build export        ship it in edgebird/models
 
+    \b
+    On pictures of your own feeder, in YOLO, Pascal VOC or COCO format:
+      1. python -m model_build train --data my-feeder
+      2. python -m model_build quantize --run runs/my-feeder
+      3. python -m model_build evaluate --run runs/my-feeder
+      4. edgebird detect --model runs/my-feeder/bird_detector.tflite --camera 0
+
+    \b
+    Besides:
+      python -m model_build fetch NAME   download CIFAR-10, CUB-200-2011 or MNIST
+      python -m model_build report       curves, and the worst mistakes as pictures
+
     Each step tells more with --help. A training that was stopped goes on where it was.
+    The classifier, bird or not, has the same steps: python -m model_build classifier --help.
+    The idea behind it all, on handwritten digits: python -m model_build digits.
     """
+
+
+main.add_command(classifier)
+main.add_command(digits)
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, type=click.Choice(["cifar10", "cub200", "mnist"]))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    help="Folder to write to.",
+)
+@click.option("--from", "url", metavar="URL", help="Another server's folder with the same files.")
+def fetch(names: tuple[str, ...], data: Path, url: str | None) -> None:
+    """Download and unpack the official archives of public data sets.
+
+    What was broken off goes on where it was. Archives are checked against their published
+    checksums. cifar10 becomes a PNG for each picture in train/<class>/ and test/<class>/.
+    """
+    from model_build.downloads import DATASETS, DownloadError, fetch_dataset
+
+    for name in names:
+        try:
+            folder = fetch_dataset(DATASETS[name], data, url=url)
+        except DownloadError as error:
+            raise click.ClickException(str(error)) from None
+        click.echo(f"{folder}; terms of use: {DATASETS[name].terms}")
+        if name == "cub200":
+            click.echo(f"to train with it: python -m model_build train --data {folder}")
 
 
 @main.command()
@@ -51,7 +104,7 @@ def main() -> None:
     show_default=True,
     help="Folder to write to.",
 )
-def fetch(packs: Path, data: Path) -> None:
+def gather(packs: Path, data: Path) -> None:
     """Gather the picture packs from the folder PACKS and cut the birds out of their photos.
 
     PACKS holds bird_boxes, coco_train128, imagenet_samples, cub200_2010_crops,
@@ -96,10 +149,16 @@ def fetch(packs: Path, data: Path) -> None:
 
 
 @main.command()
-@DATA
-@RUN
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    help="Folder made by 'gather', or of your own pictures with their labels.",
+)
+@NEW_RUN
 @click.option("--steps", type=click.IntRange(1), help="Batches to train for.")
-@click.option("--batch", type=click.IntRange(1), help="Pictures a batch.")
+@click.option("--batch", type=click.IntRange(1), help="Pictures a batch, on all machines together.")
 @click.option("--size", "size_px", type=click.IntRange(64), help="Side of the pictures, px.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Its peak.")
 @click.option(
@@ -111,50 +170,143 @@ def fetch(packs: Path, data: Path) -> None:
 @click.option(
     "--start-from",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Weights to start from (detector.weights.h5) in place of ImageNet's.",
+    help="Weights to start from: detector.weights.h5 of a run, or an int8 .tflite. For own "
+    "pictures the shipped model, else ImageNet's for the trunk.",
 )
-def train(data: Path, run: Path, start_from: Path | None, **changes: float | None) -> None:
+@click.option("--from-scratch", is_flag=True, help="Start from ImageNet's trunk in any case.")
+@click.option(
+    "--packs",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    help="Folder made by 'gather' whose pictures are mixed with your own, where it is there.",
+)
+@click.option("--bird", "birds", multiple=True, help="A name in your labels that means a bird.")
+@click.option("--unlabelled-are-empty", is_flag=True, help="Pictures without a label show no bird.")
+@click.option(
+    "--input-processes",
+    type=click.IntRange(0),
+    help="Processes that compose pictures, 0 for threads.  [default: 0; with a GPU one a core]",
+)
+@click.option("--measure-input", is_flag=True, help="Only measure how fast pictures are composed.")
+def train(
+    data: Path,
+    run: Path | None,
+    start_from: Path | None,
+    from_scratch: bool,
+    packs: Path,
+    birds: tuple[str, ...],
+    unlabelled_are_empty: bool,
+    size_px: int | None,
+    input_processes: int | None,
+    measure_input: bool,
+    **changes: float | None,
+) -> None:
     """Train the network, or go on with a training that was stopped.
 
-    Writes checkpoint.npz, metrics.jsonl (a line each 500 steps) and at the end
-    detector.weights.h5 to the run's folder. Uses a GPU in mixed precision where there is one.
-    """
-    from model_build.train import Recipe
-    from model_build.train import train as run_training
-    from model_build.validation import training_figures, validation_sets
+    Writes checkpoint.npz, metrics.jsonl (a line each 500 steps), tensorboard/ and at the end
+    detector.weights.h5 to the run's folder. Uses all GPUs of this machine in mixed precision, or
+    the machines of TF_CONFIG; the pictures are the same and the loss falls in the same way.
 
-    recipe = dataclasses.replace(Recipe(), **{k: v for k, v in changes.items() if v is not None})
-    packs, material, validation_cutouts = _load(data)
-    sets = validation_sets(packs, validation_cutouts)
+    Own pictures: their folders (clips) are divided into some to learn from and some to measure on.
+    By default the shipped model learns on from where it is, in a few hundred steps.
+    """
+    if start_from is not None and from_scratch:
+        raise click.UsageError("give --start-from or --from-scratch, not both")
+
+    from edgebird.errors import ModelError
+    from edgebird.model import DEFAULT_DETECTOR
+    from model_build.runs import is_gathered, load_sources, origin_of
+
+    own = not is_gathered(data)
+    if own and data == Path("data"):
+        raise click.ClickException("no data/packs; first: python -m model_build gather PACKS")
+    if own and start_from is None and not from_scratch:
+        start_from = DEFAULT_DETECTOR
+    run = run or Path("runs") / (data.resolve().name if own else "detector")
     try:
+        origin = origin_of(
+            data,
+            packs=packs,
+            birds=birds,
+            unlabelled_are_empty=unlabelled_are_empty,
+            size_px=size_px,
+            start_from=start_from,
+        )
+        sources = load_sources(origin, run, click.echo)
+    except (ModelError, FileNotFoundError, ValueError) as error:
+        raise click.ClickException(_with_cure(error)) from None
+
+    import tensorflow as tf
+
+    from model_build.train import FINE_TUNING, Recipe, choose_device
+    from model_build.train import train as run_training
+    from model_build.validation import training_figures
+
+    recipe = dataclasses.replace(
+        FINE_TUNING if own and start_from is not None else Recipe(),
+        size_px=origin.size_px,
+        **{name: value for name, value in changes.items() if value is not None},
+    )
+    if os.environ.get("TF_CONFIG"):
+        click.echo("waiting for the other machines of TF_CONFIG")
+    try:
+        device = choose_device(input_processes)
+        if measure_input:
+            _measure_input(sources.material, recipe, device)
+            return
+        sets = _validation_sets(sources)
         run_training(
-            material,
+            sources.material,
             recipe,
             run,
             start_from=start_from,
+            checkpoint_every=max(1, min(500, recipe.steps // 3)),
             validate=lambda model: training_figures(model, sets),
+            device=device,
         )
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"trained: {run / 'detector.weights.h5'}; next: python -m model_build quantize")
+    except tf.errors.OpError as error:
+        if not os.environ.get("TF_CONFIG"):
+            raise
+        click.echo(
+            "Error: another machine of the training is gone; start the same command on all again, "
+            f"they go on from the last checkpoint ({type(error).__name__})",
+            err=True,
+        )
+        # Its threads still wait for the other machine, and an ordinary exit crashes.
+        os._exit(1)
+    if device.part.index == 0:
+        origin.write(run)
+        given = "" if run == Path("runs/detector") else f" --run {run}"
+        click.echo(f"trained: {run / 'detector.weights.h5'}")
+        click.echo(f"next: python -m model_build quantize{given}")
 
 
 @main.command()
 @DATA
 @RUN
-@click.option("--size", "size_px", default=256, show_default=True, help="Side of the input, px.")
-def quantize(data: Path, run: Path, size_px: int) -> None:
+@click.option(
+    "--size",
+    "size_px",
+    type=click.IntRange(64),
+    help="Side of the input, px.  [default: that of the training]",
+)
+def quantize(data: Path | None, run: Path, size_px: int | None) -> None:
     """Make the int8 bird_detector.tflite and its card in the run's folder."""
     weights = _weights(run)
+    origin, sources = _sources_of(run, data)
 
     from edgebird.model import write_model
     from model_build.quantize import card_for
     from model_build.quantize import quantize as to_int8
 
-    _, material, _ = _load(data)
-    content = to_int8(weights, material, size_px)
+    size_px = size_px or origin.size_px
+    content = to_int8(weights, sources.material, size_px)
     path = run / "bird_detector.tflite"
-    write_model(content, card_for(content, size_px, threshold=0.5), path)
+    card = card_for(content, size_px, origin.threshold or 0.5, origin.training_data)
+    write_model(content, card, path)
     click.echo(f"{path}: {len(content) / 1e6:.2f} MB; next: python -m model_build evaluate")
 
 
@@ -167,21 +319,47 @@ def quantize(data: Path, run: Path, size_px: int) -> None:
     show_default=True,
     help="Share of empty validation pictures that the default threshold may flag.",
 )
-def evaluate(data: Path, run: Path, flagged_share: float) -> None:
-    """Measure the float and the int8 model on val, val-small and nestbox.
+def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
+    """Measure the float and the int8 model on val, val-small, nestbox and empty-hard, or on own.
 
-    Uses the runtime's own detector code. Chooses the default threshold on val (nestbox is never
-    tuned on) and writes the figures into the card in the run's folder.
+    Uses the runtime's own detector code. Chooses the default threshold on val and own (nestbox is
+    never tuned on) and writes the figures into the card in the run's folder.
     """
-    weights = _weights(run)
+    weights, tflite = _weights(run), _tflite(run)
+    origin, sources = _sources_of(run, data)
 
-    from model_build.validation import evaluate_models, table, validation_sets
+    from model_build.validation import evaluate_models, table
 
-    packs, _, validation_cutouts = _load(data)
-    sets = validation_sets(packs, validation_cutouts)
-    card = evaluate_models(weights, run / "bird_detector.tflite", sets, flagged_share)
+    card = evaluate_models(
+        weights, tflite, _validation_sets(sources), flagged_share, origin.threshold
+    )
     click.echo(table(card))
-    click.echo("next: python -m model_build export")
+    if origin.is_own:
+        click.echo(f"next: edgebird detect --model {tflite} --camera 0")
+    else:
+        click.echo("next: python -m model_build export")
+
+
+@main.command()
+@DATA
+@RUN
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to.  [default: report/ in the run's folder]",
+)
+def report(data: Path | None, run: Path, to: Path | None) -> None:
+    """Draw curves, recall by size and kind, and the worst mistakes of the float and int8 model.
+
+    The contact sheets show pictures of the data sets: do not publish them.
+    """
+    weights, tflite = _weights(run), _tflite(run)
+    _, sources = _sources_of(run, data)
+
+    from model_build.report import write_report
+
+    page = write_report(weights, tflite, _validation_sets(sources), to or run / "report")
+    click.echo(f"open {page}")
 
 
 @main.command()
@@ -189,13 +367,16 @@ def evaluate(data: Path, run: Path, flagged_share: float) -> None:
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("edgebird/models"),
-    show_default=True,
+    help="Folder to write to.  [default: edgebird/models, for a model of the packs]",
 )
-def export(run: Path, to: Path) -> None:
-    """Copy the measured model and its card to where the runtime finds them."""
+def export(run: Path, to: Path | None) -> None:
+    """Copy the measured model and its card to where the runtime finds them.
+
+    Writes the card as a page, too (bird_detector.md): data, terms, limits and figures.
+    """
     from edgebird.errors import ModelError
     from edgebird.model import load_model, write_model
+    from model_build.card_page import card_page
 
     try:
         model = load_model(run / "bird_detector.tflite", "detector")
@@ -203,8 +384,25 @@ def export(run: Path, to: Path) -> None:
         raise click.ClickException(str(error)) from None
     if not model.card.metrics:
         raise click.ClickException("its figures are missing; first: python -m model_build evaluate")
-    write_model(model.content, model.card, to / model.path.name)
-    click.echo(f"shipped: {to / model.path.name}, threshold {model.card.threshold}")
+    if to is None and _origin(run).is_own:
+        raise click.ClickException(
+            "this model knows one feeder and should not replace the shipped one: say where --to"
+        )
+    path = (to or Path("edgebird/models")) / model.path.name
+    write_model(model.content, model.card, path)
+    path.with_suffix(".md").write_text(card_page(model.card), encoding="utf-8")
+    click.echo(f"shipped: {path}, threshold {model.card.threshold}")
+
+
+def _measure_input(material, recipe, device) -> None:
+    from model_build.composing import Composer, Workers
+    from model_build.input_pipeline import measure_input
+
+    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share)
+    with closing(Workers(composer, device.processes)) as workers:
+        rate = measure_input(workers, recipe.batch, seconds=20)
+    what = f"{device.processes} processes" if device.processes else "threads"
+    click.echo(f"{rate:.1f} pictures of {recipe.size_px} px a second from {what}")
 
 
 def _weights(run: Path) -> Path:
@@ -214,26 +412,54 @@ def _weights(run: Path) -> Path:
     return weights
 
 
-def _load(data: Path):
-    """The packs, the training material and the validation cut-outs."""
-    from model_build.augment import Material
-    from model_build.cutouts import read_cutouts
-    from model_build.datasets import load_packs
+def _tflite(run: Path) -> Path:
+    tflite = run / "bird_detector.tflite"
+    if not tflite.exists():
+        raise click.ClickException(f"no {tflite}; first: python -m model_build quantize")
+    return tflite
+
+
+def _origin(run: Path):
+    from model_build.runs import Origin
 
     try:
-        packs = load_packs(data / "packs")
-        names = ("cutouts_train", "cutouts_validation", "objects_train")
-        cutouts = {name: read_cutouts(data / f"{name}.zip") for name in names}
+        return Origin.read(run)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _sources_of(run: Path, data: Path | None):
+    """What a run was made from, with the pictures read."""
+    import msgspec
+
+    from model_build.runs import load_sources
+
+    origin = _origin(run)
+    if data is not None:
+        origin = msgspec.structs.replace(origin, data=str(data.resolve()))
+    try:
+        return origin, load_sources(origin, run, click.echo)
     except (FileNotFoundError, ValueError) as error:
-        raise click.ClickException(f"{error}; first: python -m model_build fetch PACKS") from None
-    material = Material(
-        birds=[e for e in packs.boxed_train if len(e.fractions)],
-        empties=[e for e in packs.boxed_train if not len(e.fractions)],
-        cutouts=cutouts["cutouts_train"],
-        objects=cutouts["objects_train"],
-        distractors=packs.distractors_train,
-    )
-    return packs, material, cutouts["cutouts_validation"]
+        raise click.ClickException(_with_cure(error)) from None
+
+
+def _validation_sets(sources):
+    from model_build.validation import own_set, validation_sets
+
+    sets = [own_set(sources.own.validation)] if sources.own else []
+    if sources.gathered:
+        gathered = sources.gathered
+        sets += validation_sets(
+            gathered.packs, gathered.cutouts_validation, gathered.objects_validation
+        )
+    return sets
+
+
+def _with_cure(error: Exception) -> str:
+    """An error's line; what is missing in the packs comes from the first step."""
+    if isinstance(error, FileNotFoundError):
+        return f"{error}; first: python -m model_build gather PACKS"
+    return str(error)
 
 
 if __name__ == "__main__":

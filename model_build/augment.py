@@ -57,6 +57,7 @@ class Material:
         cutouts: encoded RGBA pictures of birds.
         objects: encoded RGBA pictures of things that are no birds, cut out in the same way.
         distractors: small pictures of things that are no birds.
+        kept_mb: of decoded pictures that may stay in memory.
     """
 
     birds: Sequence[Example]
@@ -64,13 +65,18 @@ class Material:
     cutouts: Sequence[bytes]
     objects: Sequence[bytes]
     distractors: Sequence[Example]
+    kept_mb: float = 3000.0
     _decoded: dict[str, np.ndarray] = field(default_factory=dict)
+    _kept_bytes: int = 0
 
     def decode(self, example: Example) -> np.ndarray:
         """The example's picture, kept decoded: decoding again would cost as much as the rest."""
         picture = self._decoded.get(example.name)
         if picture is None:
-            picture = self._decoded[example.name] = example.picture()
+            picture = example.picture()
+            if self._kept_bytes < self.kept_mb * 1e6:
+                self._decoded[example.name] = picture
+                self._kept_bytes += picture.nbytes
         return picture
 
 
@@ -142,14 +148,14 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
     canvas = background(rng, material, size, size)
     backlit = rng.random() < 0.35
     if backlit:
-        canvas = _brightened(canvas, rng.uniform(1.1, 1.9), rng.uniform(0, 40))
+        canvas = brightened(canvas, rng.uniform(1.1, 1.9), rng.uniform(0, 40))
     for _ in range(rng.choice([0, 1, 2, 4], p=[0.3, 0.3, 0.25, 0.15])):
-        longest = _log_uniform(rng, 0.065, 0.5) * size
+        longest = log_uniform(rng, 0.065, 0.5) * size
         paste(rng, canvas, distractor(rng, material), longest, backlit, [])
     boxes, ignored = [], []
     for _ in range(rng.choice([0, 1, 2, 3, 5], p=[0.15, 0.45, 0.22, 0.13, 0.05])):
         bird = decode_cutout(_pick(rng, material.cutouts))
-        longest = _log_uniform(rng, 0.065, 0.65) * size
+        longest = log_uniform(rng, 0.065, 0.65) * size
         pasted = paste(rng, canvas, bird, longest, backlit, boxes + ignored)
         if pasted is not None:
             (boxes if pasted.visible_share >= COUNTED_SHARE else ignored).append(pasted.box)
@@ -176,7 +182,7 @@ def background(rng: Generator, material: Material, width: int, height: int) -> n
     if choice < 0.5:
         picture = background_photo(rng, material, width, height)
     elif choice < 0.88:
-        picture = _beside_the_bird(rng, material, width, height)
+        picture = beside_the_bird(rng, material, width, height)
     else:
         picture = _blobs(rng, width, height)
     if rng.random() < 0.25:
@@ -274,8 +280,8 @@ def _relit(rng: Generator, colour: np.ndarray, backlit: bool) -> np.ndarray:
     if backlit:
         grey = colour.mean(axis=2, keepdims=True)
         colour = grey + (colour - grey) * rng.uniform(0.2, 1.0)
-        return colour * _log_uniform(rng, 0.06, 0.6) + rng.uniform(0, 25)
-    gain = _log_uniform(rng, 0.45, 1.4) * np.exp(rng.normal(0, 0.07, 3)).astype(np.float32)
+        return colour * log_uniform(rng, 0.06, 0.6) + rng.uniform(0, 25)
+    gain = log_uniform(rng, 0.45, 1.4) * np.exp(rng.normal(0, 0.07, 3)).astype(np.float32)
     mean = colour.mean()
     return (mean + (colour - mean) * rng.uniform(0.6, 1.2)) * gain + rng.uniform(-15, 20)
 
@@ -370,7 +376,7 @@ def _covering(
 ) -> Scene:
     """A photo scaled to cover ``width`` x ``height`` (times up to ``zoom``) and cropped to it."""
     photo = material.decode(example)
-    scale = max(width / photo.shape[1], height / photo.shape[0]) * _log_uniform(rng, 1.0, zoom)
+    scale = max(width / photo.shape[1], height / photo.shape[0]) * log_uniform(rng, 1.0, zoom)
     new_w, new_h = (
         max(width, round(photo.shape[1] * scale)),
         max(height, round(photo.shape[0] * scale)),
@@ -382,22 +388,14 @@ def _covering(
     return _with_counted_boxes(picture, boxes, (0, 0, width, height))
 
 
-def _beside_the_bird(rng: Generator, material: Material, width: int, height: int) -> np.ndarray:
-    """The largest strip beside the bird of a photo, scaled and cropped to the wanted size.
-
-    Falls back to blobs where the bird fills the photo.
-    """
-    example = _pick(rng, material.birds)
-    photo = material.decode(example)
-    h, w = photo.shape[:2]
-    boxes = example.boxes(w, h)
-    margin = 0.04 * max(w, h)
-    x0, y0 = boxes[:, :2].min(axis=0) - margin
-    x1, y1 = boxes[:, 2:].max(axis=0) + margin
-    strips = [photo[:, : max(0, int(x0))], photo[:, int(x1) :], photo[: max(0, int(y0))]]
-    strips.append(photo[int(y1) :])
-    strip = max(strips, key=lambda s: min(s.shape[:2]))
-    if min(strip.shape[:2]) < 48:
+def beside_the_bird(rng: Generator, material: Material, width: int, height: int) -> np.ndarray:
+    """The largest strip beside the bird of a photo, scaled and cropped to the wanted size."""
+    # Where the bird fills its photo there is nothing beside it.
+    for _ in range(5):
+        strip = _largest_strip(material, _pick(rng, material.birds))
+        if min(strip.shape[:2]) >= 48:
+            break
+    else:
         return _blobs(rng, width, height)
     if strip.shape[0] > strip.shape[1] and width >= height and rng.random() < 0.5:
         strip = strip.transpose(1, 0, 2)
@@ -416,12 +414,25 @@ def _beside_the_bird(rng: Generator, material: Material, width: int, height: int
     return strip[top : top + height, left : left + width]
 
 
+def _largest_strip(material: Material, example: Example) -> np.ndarray:
+    photo = material.decode(example)
+    h, w = photo.shape[:2]
+    boxes = example.boxes(w, h)
+    margin = 0.04 * max(w, h)
+    x0, y0 = (boxes[:, :2].min(axis=0) - margin).clip(0).astype(int)
+    x1, y1 = (boxes[:, 2:].max(axis=0) + margin).astype(int)
+    strips = (photo[:, :x0], photo[:, x1:], photo[:y0], photo[y1:])
+    return max(strips, key=lambda strip: min(strip.shape[:2]))
+
+
 def _blobs(rng: Generator, width: int, height: int) -> np.ndarray:
     """Soft patches of related colours, like a background out of focus."""
     canvas = np.empty((height, width, 3), np.float32)
     canvas[:] = rng.uniform(20, 235, 3)
     for cells in (3, 8, 24):
-        noise = rng.normal(0, rng.uniform(5, 30), (cells, cells, 3)).astype(np.float32)
+        # Mostly light and dark, a little of one colour: nature is not a disco.
+        noise = rng.normal(0, rng.uniform(5, 30), (cells, cells, 1))
+        noise = (noise + rng.normal(0, 6, (cells, cells, 3))).astype(np.float32)
         canvas += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     return canvas.clip(0, 255).astype(np.uint8)
 
@@ -438,8 +449,8 @@ def camera_effects(rng: Generator, picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     ramp = np.arange(256, dtype=np.float32) / 255
     tables = []
-    contrast, offset = _log_uniform(rng, 0.6, 1.35), rng.normal(0, 0.07)
-    gamma = _log_uniform(rng, 0.6, 1.7)
+    contrast, offset = log_uniform(rng, 0.6, 1.35), rng.normal(0, 0.07)
+    gamma = log_uniform(rng, 0.6, 1.7)
     for _ in range(3):
         cast = np.exp(rng.normal(0, 0.06))
         tables.append(((ramp**gamma - 0.5) * contrast + 0.5 + offset) * cast * 255)
@@ -460,19 +471,24 @@ def camera_effects(rng: Generator, picture: np.ndarray) -> np.ndarray:
     if choice < 0.12:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.4))
     elif choice < 0.18:
-        picture = _motion_blurred(rng, picture)
+        picture = motion_blurred(rng, picture, int(rng.integers(3, 8)))
     if rng.random() < 0.35:
         y, x = (int(rng.integers(0, _NOISE_SIDE_PX - n + 1)) for n in (height, width))
-        noise = _NOISE[y : y + height, x : x + width] * np.float32(_log_uniform(rng, 1.5, 16))
+        noise = _NOISE[y : y + height, x : x + width] * np.float32(log_uniform(rng, 1.5, 16))
         picture = (picture + noise).clip(0, 255).astype(np.uint8)
     if rng.random() < 0.3:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 85))]
-        picture = cv2.imdecode(cv2.imencode(".jpg", picture, quality)[1], cv2.IMREAD_COLOR)
+        picture = jpeg_compressed(picture, int(rng.integers(20, 85)))
     return picture
 
 
-def _motion_blurred(rng: Generator, picture: np.ndarray) -> np.ndarray:
-    length = int(rng.integers(3, 8))
+def jpeg_compressed(picture: np.ndarray, quality: int) -> np.ndarray:
+    """A picture after JPEG compression at a quality of 1 to 100."""
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+
+
+def motion_blurred(rng: Generator, picture: np.ndarray, length: int) -> np.ndarray:
+    """Smear a picture by ``length`` pixels in some direction."""
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1 / length
     turn = cv2.getRotationMatrix2D(((length - 1) / 2, (length - 1) / 2), rng.uniform(0, 180), 1)
@@ -480,7 +496,8 @@ def _motion_blurred(rng: Generator, picture: np.ndarray) -> np.ndarray:
     return cv2.filter2D(picture, -1, kernel / max(kernel.sum(), 1e-6))
 
 
-def _brightened(picture: np.ndarray, gain: float, offset: float) -> np.ndarray:
+def brightened(picture: np.ndarray, gain: float, offset: float) -> np.ndarray:
+    """A picture exposed more, its lights cut off."""
     return cv2.convertScaleAbs(picture, alpha=gain, beta=offset)
 
 
@@ -491,7 +508,8 @@ def _pick(rng: Generator, pool: Sequence):
     return pool[int(rng.integers(len(pool)))]
 
 
-def _log_uniform(rng: Generator, low: float, high: float) -> float:
+def log_uniform(rng: Generator, low: float, high: float) -> float:
+    """A random number whose logarithm is evenly distributed."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 

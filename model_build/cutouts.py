@@ -8,6 +8,7 @@ animals and things are cut out in the same way, so that an outline alone does no
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +104,8 @@ def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path
 
     examples = [e for e in boxed if len(e.fractions)] + list(crops)
     count = 0
-    partial = path.with_suffix(".partial")
+    # with the process's number: several machines of a training may share a disk
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     with zipfile.ZipFile(partial, "w") as archive, ThreadPoolExecutor() as pool:
         for things in tqdm(pool.map(cut, examples), path.stem, len(examples)):
             for name, encoded in things:

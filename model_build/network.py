@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
+from model_build.targets import STRIDE as STRIDE  # the network's too
 from model_build.trunk_weights import folded_convolution, imagenet_state_dict
 
-STRIDE = 8
 # Pixels 0..255 become (pixel - PIXEL_MEAN) / PIXEL_SCALE, which int8 represents exactly.
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 # The head predicts ln(distance / STRIDE) to the four sides of the box; this range covers
@@ -112,7 +112,8 @@ def build_detector(size_px: int, channels: int = 64, batch_size: int | None = No
     ]
     x = _relu6(laterals.pop(), "merge32_relu")
     for stride in (16, 8):
-        x = layers.UpSampling2D(2, interpolation="bilinear", name=f"up{stride}")(x)
+        # XLA has no gradient of it in half precision
+        x = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name=f"up{stride}")(x)
         x = layers.Add(name=f"merge{stride}")([x, laterals.pop()])
         x = _separable(x, 5, channels, f"smooth{stride}")
     x = _separable(x, 5, channels, "head1")

@@ -15,17 +15,11 @@ import tensorflow as tf
 from edgebird.model import InputScaling, ModelCard, TrainingData
 from edgebird.tiles import cut_tile
 from model_build.augment import Material, training_scene
+from model_build.equalize import equalize
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
 
-TRAINING_DATA = [
-    TrainingData("CUB-200-2011 (42 species), boxes", "research, non-commercial"),
-    TrainingData("CUB-200 (2010), cropped birds", "research, non-commercial"),
-    TrainingData("web photos of 48 Singapore species", "terms unclear"),
-    TrainingData("Pascal VOC 2007, bird-free photos", "Flickr terms"),
-    TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
-    TrainingData("ImageNet samples and Tiny-ImageNet, no birds", "ImageNet terms, research"),
-    TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0"),
-]
+# Tiles to measure the channels' sizes with before quantization.
+_TO_EQUALIZE = 48
 
 
 def representative_tiles(material: Material, size_px: int, count: int, seed: int) -> Iterator:
@@ -47,7 +41,8 @@ def representative_tiles(material: Material, size_px: int, count: int, seed: int
 def quantize(
     weights: Path, material: Material, size_px: int, *, tiles: int = 250, seed: int = 7
 ) -> bytes:
-    """Quantize to full int8: weights per channel, activations by representative tiles.
+    """Quantize to full int8: channels equalized, weights per channel, activations by representative
+    tiles.
 
     The input scale is exactly that of the pixels, so that a pixel p becomes the int8 p - 128.
 
@@ -57,6 +52,9 @@ def quantize(
     keras.mixed_precision.set_global_policy("float32")
     model = build_detector(size_px, batch_size=1)
     model.load_weights(weights)
+    equalize(
+        model, (tile[0] for tile in representative_tiles(material, size_px, _TO_EQUALIZE, seed))
+    )
 
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, format="tf_saved_model", verbose=False)
@@ -84,7 +82,9 @@ def _set_full_int8(
     converter.representative_dataset = tiles_and_the_full_range
 
 
-def card_for(content: bytes, size_px: int, threshold: float) -> ModelCard:
+def card_for(
+    content: bytes, size_px: int, threshold: float, training_data: list[TrainingData]
+) -> ModelCard:
     """The card of a freshly quantized detector; its figures come from `evaluate`."""
     return ModelCard(
         name="edgebird detector",
@@ -97,7 +97,7 @@ def card_for(content: bytes, size_px: int, threshold: float) -> ModelCard:
         threshold=threshold,
         threshold_chosen_at=None,
         metrics={},
-        training_data=TRAINING_DATA,
+        training_data=training_data,
         licence="Apache-2.0; trained on data with research terms, see training_data",
         commit=current_commit(),
         sha256=hashlib.sha256(content).hexdigest(),

@@ -2,15 +2,23 @@
 
 Everything a run needs to go on stands in one checkpoint file, written at regular steps and
 replaced as a whole; a run that was stopped anywhere continues from there with the same pictures
-in the same order. What happened stands in ``metrics.jsonl``, one JSON object a line.
+in the same order. What happened stands in ``metrics.jsonl``, one JSON object a line, and for
+TensorBoard in ``tensorboard/``.
+
+The same loop runs on one CPU, on several GPUs (`tf.distribute.MirroredStrategy`) and on several
+machines (`MultiWorkerMirroredStrategy`, set up by ``TF_CONFIG``): each replica of the network takes
+its share of a batch, and all together make the step that one would have made with the whole batch.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
+import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,18 +27,25 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from model_build.augment import Material, training_scene
+from model_build.augment import Material
+from model_build.composing import Composer, Workers, default_processes
+from model_build.input_pipeline import Part, picture_batches
+from model_build.losses import bird_cells, detection_loss
 from model_build.network import (
-    PIXEL_MEAN,
-    PIXEL_SCALE,
     build_detector,
     freeze_trunk,
     load_imagenet_trunk,
     trunk_variables,
 )
-from model_build.targets import detection_loss, target_map
+from model_build.start_weights import load_start_weights
 
-CHECKPOINT, LOG = "checkpoint.npz", "metrics.jsonl"
+CHECKPOINT, LOG, WEIGHTS = "checkpoint.npz", "metrics.jsonl", "detector.weights.h5"
+# How TensorBoard tells a curve from other things.
+_SCALAR = tf.compat.v1.SummaryMetadata(
+    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
+)
+# Gradients of the whole batch are shortened to this length.
+_LONGEST_GRADIENT = 10.0
 
 
 @dataclass(frozen=True)
@@ -64,33 +79,68 @@ class Recipe:
     seed: int = 1
 
 
-def picture_batches(
-    material: Material, recipe: Recipe, first_step: int, workers: int = 2
-) -> tf.data.Dataset:
-    """Batches of float32 pictures and target maps, from step ``first_step`` on.
+# For going on from trained weights with a few hundred pictures of one place.
+FINE_TUNING = Recipe(steps=600, learning_rate=2e-4, warmup_steps=50, frozen_blocks=5, ema=0.99)
 
-    Picture ``n`` of a run is always the same, whatever the number of workers.
+
+@dataclass(frozen=True)
+class Device:
+    """What to train on.
+
+    Args:
+        name: for the log.
+        strategy: spreads the work over replicas of the network.
+        half_precision: compute in float16, with a scaled loss.
+        xla: compile the network's part of a step with XLA.
+        processes: that compose pictures, 0 for threads.
     """
-    cells = recipe.size_px // 8
 
-    def compose(number: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        scene = training_scene(
-            recipe.seed, int(number), material, recipe.size_px, recipe.empty_share
-        )
-        return scene.picture, target_map(scene)
+    name: str
+    strategy: tf.distribute.Strategy
+    half_precision: bool = False
+    xla: bool = False
+    processes: int = 0
 
-    def load(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        picture, target = tf.numpy_function(compose, [number], [tf.uint8, tf.float32])
-        picture.set_shape((recipe.size_px, recipe.size_px, 3))
-        target.set_shape((cells, cells, 5))
-        return (tf.cast(picture, tf.float32) - PIXEL_MEAN) / PIXEL_SCALE, target
+    @property
+    def part(self) -> Part:
+        """Which pictures of each batch are this machine's."""
+        replicas = self.strategy.num_replicas_in_sync
+        cluster = self.strategy.cluster_resolver
+        if cluster is None:
+            return Part(0, 1, replicas)
+        spec, job, index = cluster.cluster_spec(), cluster.task_type, cluster.task_id
+        chiefs = spec.num_tasks("chief") if "chief" in spec.jobs else 0
+        machines = sum(spec.num_tasks(name) for name in ("chief", "worker") if name in spec.jobs)
+        return Part(index + (chiefs if job == "worker" else 0), machines, replicas)
 
-    numbers = tf.data.Dataset.range(first_step * recipe.batch, recipe.steps * recipe.batch)
-    return (
-        numbers.map(load, num_parallel_calls=workers, deterministic=True)
-        .batch(recipe.batch, drop_remainder=True)
-        .prefetch(4)
-    )
+
+def choose_device(processes: int | None = None) -> Device:
+    """The machines of ``TF_CONFIG``, else all GPUs of this one, else its CPU.
+
+    To be called before TensorFlow is used for anything else.
+
+    Args:
+        processes: that compose pictures; None for as many as a GPU asks for.
+
+    Raises:
+        ValueError: ``TF_CONFIG`` cannot be understood.
+    """
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if os.environ.get("TF_CONFIG"):
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"TF_CONFIG cannot be understood: {error}") from error
+        name = f"{strategy.num_replicas_in_sync} replicas on several machines"
+    elif gpus > 1:
+        strategy = tf.distribute.MirroredStrategy()
+        name = f"{gpus} GPUs"
+    else:
+        strategy = tf.distribute.get_strategy()
+        name = "GPU" if gpus else "CPU"
+    if processes is None:
+        processes = default_processes() if gpus else 0
+    return Device(name, strategy, half_precision=gpus > 0, xla=gpus > 0, processes=processes)
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -101,14 +151,6 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def use_accelerator() -> str:
-    """Set half precision where there is a GPU; the device's name for the log."""
-    if tf.config.list_physical_devices("GPU"):
-        keras.mixed_precision.set_global_policy("mixed_float16")
-        return "GPU, mixed precision"
-    return "CPU, float32"
-
-
 def train(
     material: Material,
     recipe: Recipe,
@@ -117,115 +159,247 @@ def train(
     start_from: Path | None = None,
     checkpoint_every: int = 500,
     validate: Callable[[keras.Model], dict[str, float]] | None = None,
+    device: Device | None = None,
 ) -> keras.Model:
     """Train, or go on with the run in ``folder``.
 
     Args:
         material: the training pictures.
         recipe: how to train.
-        folder: for the checkpoint, the log and the final ``detector.weights.h5``.
-        start_from: weights to start from in place of ImageNet's.
+        folder: for the checkpoint, the logs and the final ``detector.weights.h5``; of several
+            machines the first one writes and reads it.
+        start_from: weights to start from in place of ImageNet's, see `load_start_weights`.
         checkpoint_every: steps between checkpoints, each with a line in the log.
         validate: figures for the log from a model with the averaged weights.
+        device: what to train on.
 
     Returns:
         The model with the averaged weights.
-    """
-    device = use_accelerator()
-    keras.utils.set_random_seed(recipe.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = build_detector(recipe.size_px)
-    averaged = build_detector(recipe.size_px)
-    if start_from is not None:
-        model.load_weights(start_from)
-    else:
-        load_imagenet_trunk(model)
-    freeze_trunk(model, recipe.frozen_blocks)
-    averaged.set_weights(model.get_weights())
 
-    optimizer = keras.optimizers.AdamW(
-        recipe.learning_rate, weight_decay=recipe.weight_decay, global_clipnorm=10.0
-    )
-    if keras.mixed_precision.global_policy().name == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
+    Raises:
+        ValueError: the run in ``folder`` has other settings or pictures, or ``start_from`` holds
+            no weights of this network.
+    """
+    device = device or choose_device()
+    strategy, part = device.strategy, device.part
+    replicas, is_chief = part.replicas, part.index == 0
+    keras.mixed_precision.set_global_policy("mixed_float16" if device.half_precision else "float32")
+    keras.utils.set_random_seed(recipe.seed)
+    with strategy.scope():
+        model = build_detector(recipe.size_px)
+        averaged = build_detector(recipe.size_px)
+        if start_from is not None:
+            load_start_weights(model, start_from)
+        else:
+            load_imagenet_trunk(model)
+        freeze_trunk(model, recipe.frozen_blocks)
+        averaged.set_weights(model.get_weights())
+        optimizer = keras.optimizers.AdamW(
+            recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            global_clipnorm=_LONGEST_GRADIENT / replicas,
+        )
+        if device.half_precision:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(model.trainable_variables)
     in_trunk = trunk_variables(model)
-    rates = [recipe.trunk_rate if v.path in in_trunk else 1.0 for v in model.trainable_variables]
+    slower = [v for v in model.trainable_variables if v.path in in_trunk]
+
+    @tf.function(jit_compile=device.xla)
+    def losses_and_gradients(pictures: tf.Tensor, target: tf.Tensor, birds: tf.Tensor):
+        with tf.GradientTape() as tape:
+            logits, log_distances = model(pictures, training=True)
+            losses = detection_loss(target, logits, log_distances, birds)
+            scaled = optimizer.scale_loss(losses["loss"])
+        return losses, tape.gradient(scaled, model.trainable_variables)
+
+    def replica_step(pictures: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Divided by the birds of the whole batch, the replicas' losses and gradients add up to
+        # those of one replica with the whole batch.
+        birds = _sum_over_replicas(bird_cells(target))
+        losses, gradients = losses_and_gradients(pictures, target, birds)
+        # The optimizer adds the replicas' gradients up, but shortens each replica's before: so
+        # each is given the mean, and shortens it to its share of the whole length.
+        means = [g / replicas for g in _sum_over_replicas(gradients)]
+        optimizer.apply(means, model.trainable_variables)
+        return losses
 
     @tf.function
     def train_step(pictures: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
-        before = [tf.identity(v.value) for v in model.trainable_variables]
-        with tf.GradientTape() as tape:
-            logits, log_distances = model(pictures, training=True)
-            losses = detection_loss(target, logits, log_distances)
-            scaled = optimizer.scale_loss(losses["loss"])
-        gradients = tape.gradient(scaled, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
+        before = [tf.identity(v.value) for v in slower]
+        losses = strategy.run(replica_step, (pictures, target))
         # AdamW's step does not depend on the gradient's size, so a lower rate for the trunk has
         # to shorten the step itself.
-        for variable, old, rate in zip(model.trainable_variables, before, rates, strict=True):
-            if rate != 1.0:
-                variable.assign(old + rate * (variable - old))
+        for variable, old in zip(slower, before, strict=True):
+            strategy.extended.update(
+                variable.value,
+                lambda v, old: v.assign(old + recipe.trunk_rate * (v - old)),
+                (old,),
+            )
         for mean, variable in zip(averaged.variables, model.variables, strict=True):
-            mean.assign(recipe.ema * mean + (1 - recipe.ema) * variable)
-        return losses
+            strategy.extended.update(
+                mean.value,
+                lambda mean, new: mean.assign(recipe.ema * mean + (1 - recipe.ema) * new),
+                (variable.value,),
+            )
+        return {name: strategy.reduce("SUM", loss, axis=None) for name, loss in losses.items()}
 
     state = [*model.variables, *averaged.variables, *optimizer.variables]
-    step = _restore(folder / CHECKPOINT, state, recipe)
-    batches = iter(picture_batches(material, recipe, step))
-    sums: dict[str, float] = {}
-    started, started_step = time.monotonic(), step
-    progress = tqdm(total=recipe.steps, initial=step, desc=f"training on {device}", unit="step")
-    with progress, (folder / LOG).open("a") as log:
+    pictures = _fingerprint(material)
+    step = _restore(folder / CHECKPOINT, state, recipe, pictures) if is_chief else 0
+    if part.machines > 1:
+        step = _take_over_from_chief(strategy, state, step)
+    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share)
+    with (
+        closing(Workers(composer, device.processes)) as workers,
+        closing(Log(folder, is_chief)) as log,
+    ):
+        batches = iter(
+            strategy.distribute_datasets_from_function(
+                lambda _: picture_batches(workers, recipe.batch, step, recipe.steps, part)
+            )
+        )
+        sums: dict[str, tf.Tensor] = {}
+        started, started_step = time.monotonic(), step
+        progress = tqdm(
+            total=recipe.steps,
+            initial=step,
+            desc=f"training on {device.name}",
+            unit="step",
+            disable=not is_chief,
+        )
         while step < recipe.steps:
             optimizer.learning_rate = learning_rate(step, recipe)
             losses = train_step(*next(batches))
             step += 1
             progress.update()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+            # Not turned into numbers before they are needed: that would wait for the GPU.
+            sums = {name: loss + sums.get(name, 0.0) for name, loss in losses.items()}
             if step % checkpoint_every and step < recipe.steps:
                 continue
             taken = step - started_step
-            line: dict[str, object] = {
+            line: dict[str, float] = {
                 "step": step,
                 "pictures": step * recipe.batch,
                 "pictures_per_s": round(taken * recipe.batch / (time.monotonic() - started), 1),
-                **{name: round(total / taken, 4) for name, total in sums.items()},
+                **{name: round(float(total) / taken, 4) for name, total in sums.items()},
             }
-            if validate is not None:
-                line.update(validate(averaged))
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            progress.set_postfix({k: line[k] for k in ("loss", "pictures_per_s")})
-            _save(folder / CHECKPOINT, state, step, recipe)
+            if is_chief:
+                if validate is not None:
+                    line.update(validate(averaged))
+                log.write(line)
+                progress.set_postfix({k: line[k] for k in ("loss", "pictures_per_s")})
+                _save(folder / CHECKPOINT, state, step, recipe, pictures)
             sums, started, started_step = {}, time.monotonic(), step
-    averaged.save_weights(folder / "detector.weights.h5")
+        progress.close()
+    if is_chief:
+        averaged.save_weights(folder / WEIGHTS)
+    if part.machines > 1:
+        # The first machine to leave would look like a failure to the others.
+        _wait_for_all(strategy)
     return averaged
 
 
-def _save(path: Path, state: list, step: int, recipe: Recipe) -> None:
+class Log:
+    """Writes figures by step: a JSON object a line, and for TensorBoard.
+
+    Args:
+        folder: of the run, made where it is missing.
+        active: whether to write anything.
+    """
+
+    def __init__(self, folder: Path, active: bool) -> None:
+        self._lines = None
+        if active:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lines = (folder / LOG).open("a")
+            self._events = tf.summary.create_file_writer(str(folder / "tensorboard"))
+
+    def write(self, line: dict[str, float]) -> None:
+        """Write figures with their ``step``."""
+        if self._lines is None:
+            return
+        self._lines.write(json.dumps(line) + "\n")
+        self._lines.flush()
+        with self._events.as_default(line["step"]):
+            for name, value in line.items():
+                if name != "step":
+                    # tf.summary.scalar() would ask for TensorBoard to be installed here
+                    tf.summary.write(name.replace(" ", "_"), float(value), metadata=_SCALAR)
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._lines is not None:
+            self._lines.close()
+            self._events.close()
+
+
+# --- replicas
+
+
+def _sum_over_replicas(values):
+    """The sum of a tensor or of each of a list of tensors over all replicas of the network."""
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def _take_over_from_chief(strategy: tf.distribute.Strategy, state: list, step: int) -> int:
+    """Give all machines the first one's state and step: only that one has the checkpoint."""
+
+    @tf.function
+    def from_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
+        def share() -> list[tf.Tensor]:
+            first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+            return [
+                _sum_over_replicas(value if first else tf.zeros_like(value)) for value in values
+            ]
+
+        return [strategy.experimental_local_results(v)[0] for v in strategy.run(share)]
+
+    *values, common = from_chief([tf.constant(v.numpy()) for v in state] + [tf.constant(step)])
+    for variable, value in zip(state, values, strict=True):
+        variable.assign(value)
+    return int(common)
+
+
+@tf.function
+def _wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    strategy.run(lambda: _sum_over_replicas(tf.constant(1.0)))
+
+
+# --- the checkpoint
+
+
+def _fingerprint(material: Material) -> int:
+    """A number that tells one collection of pictures from another."""
+    pools = (material.birds, material.empties, material.distractors)
+    names = [f"{e.name} {len(e.encoded)} {len(e.fractions)}" for pool in pools for e in pool]
+    sizes = [str(len(c)) for pool in (material.cutouts, material.objects) for c in pool]
+    return zlib.crc32("\n".join(names + sizes).encode())
+
+
+def _save(path: Path, state: list, step: int, recipe: Recipe, pictures: int) -> None:
     """Write the whole state, replacing the file only when it is complete."""
     partial = path.with_suffix(".partial.npz")
-    arrays = {f"{i:04d}": np.asarray(variable.value) for i, variable in enumerate(state)}
-    np.savez(partial, step=step, recipe=json.dumps(asdict(recipe)), **arrays)
+    arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(state)}
+    np.savez(partial, step=step, recipe=json.dumps(asdict(recipe)), pictures=pictures, **arrays)
     partial.replace(path)
 
 
-def _restore(path: Path, state: list, recipe: Recipe) -> int:
+def _restore(path: Path, state: list, recipe: Recipe, pictures: int) -> int:
     """Load the state of an earlier run and return its step; 0 where there is none.
 
     Raises:
-        ValueError: the checkpoint belongs to another recipe.
+        ValueError: the checkpoint belongs to another recipe or to other pictures.
     """
     if not path.exists():
         return 0
+    cure = "give the same ones to go on, or another folder for a new run"
     with np.load(path) as saved:
         if json.loads(str(saved["recipe"])) != asdict(recipe):
-            raise ValueError(
-                f"{path} was made with other settings: {saved['recipe']}; "
-                "give the same ones to go on, or another folder for a new run"
-            )
+            raise ValueError(f"{path} was made with other settings: {saved['recipe']}; {cure}")
+        if "pictures" in saved and int(saved["pictures"]) != pictures:
+            raise ValueError(f"{path} was made with other pictures; {cure}")
         for i, variable in enumerate(state):
             variable.assign(saved[f"{i:04d}"])
         return int(saved["step"])

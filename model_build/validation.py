@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -17,85 +18,76 @@ from edgebird.interpreter import Interpreter, TfliteInterpreter, default_threads
 from edgebird.model import InputScaling, ModelCard, OperatingPoint, load_model, write_model
 from edgebird.structures import Detections, Image
 from edgebird.tiles import Region
-from model_build.augment import COUNTED_SHARE, Material, background_photo, paste
-from model_build.cutouts import decode_cutout
-from model_build.datasets import Packs
+from model_build.augment import Material
+from model_build.datasets import Example, Packs
+from model_build.hard_pictures import KINDS, empty_picture, small_birds_picture
 from model_build.metrics import (
     Judged,
+    Truth,
     at_threshold,
     average_precision,
+    best_threshold,
     judge,
     quietest_threshold,
 )
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
 
-SMALL_PICTURES, SMALL_SEED = 400, 20
 # Lower than any threshold in use: average precision needs the whole curve.
 LOWEST_SCORE = 0.02
 
 
+SMALL_PICTURES, EMPTY_PICTURES = 30 * len(KINDS), 400
+
+
 @dataclass(frozen=True)
 class ValidationSet:
-    """Pictures with all their birds' boxes (float32 (N, 4), xyxy in pixels).
+    """Pictures with what is in them.
 
     Pictures are made when asked for: a set is larger than a small machine's memory.
     """
 
     name: str
-    items: Sequence[Callable[[], tuple[Image, np.ndarray]]]
+    items: Sequence[Callable[[], tuple[Image, Truth]]]
 
 
-def validation_sets(packs: Packs, cutouts: Sequence[bytes]) -> list[ValidationSet]:
-    """``val``, ``val-small`` and ``nestbox``.
+def validation_sets(
+    packs: Packs, cutouts: Sequence[bytes], objects: Sequence[bytes]
+) -> list[ValidationSet]:
+    """``val``, ``val-small``, ``nestbox`` and ``empty-hard``.
 
     Args:
         packs: of which only validation pictures are used.
         cutouts: birds cut out of validation pictures.
+        objects: things that are no birds, cut out of validation pictures.
     """
     material = Material(
         birds=[e for e in packs.boxed_validation if len(e.fractions)],
         empties=[e for e in packs.boxed_validation if not len(e.fractions)],
         cutouts=cutouts,
-        objects=[],
-        distractors=[],
+        objects=objects,
+        distractors=packs.distractors_validation,
     )
-
-    def photo(example):
-        def load() -> tuple[Image, np.ndarray]:
-            picture = example.picture()
-            return picture, example.boxes(picture.shape[1], picture.shape[0])
-
-        return load
-
-    def small(number: int):
-        return lambda: small_scene(number, material)
-
     return [
-        ValidationSet("val", [photo(e) for e in packs.boxed_validation]),
-        ValidationSet("val-small", [small(i) for i in range(SMALL_PICTURES)]),
-        ValidationSet("nestbox", [photo(e) for e in packs.nestbox]),
+        ValidationSet("val", [partial(_photo, e) for e in packs.boxed_validation]),
+        ValidationSet(
+            "val-small", [partial(small_birds_picture, i, material) for i in range(SMALL_PICTURES)]
+        ),
+        ValidationSet("nestbox", [partial(_photo, e) for e in packs.nestbox]),
+        ValidationSet(
+            "empty-hard", [partial(empty_picture, i, material) for i in range(EMPTY_PICTURES)]
+        ),
     ]
 
 
-def small_scene(number: int, material: Material) -> tuple[Image, np.ndarray]:
-    """Picture ``number`` of ``val-small``: one or two birds at 8-40 % of the canvas on a bird-free
-    photo, a third of them backlit, some partly hidden or cut by the border.
-    """
-    rng = np.random.default_rng([SMALL_SEED, number])
-    width, height = 320, 240
-    canvas = background_photo(rng, material, width, height)
-    backlit = rng.random() < 1 / 3
-    boxes: list[np.ndarray] = []
-    for _ in range(rng.choice([1, 2], p=[0.7, 0.3])):
-        bird = decode_cutout(material.cutouts[int(rng.integers(len(material.cutouts)))])
-        longest = np.exp(rng.uniform(np.log(0.08), np.log(0.4))) * width
-        before = canvas.copy()
-        pasted = paste(rng, canvas, bird, float(longest), backlit, boxes)
-        if pasted is not None and pasted.visible_share >= COUNTED_SHARE:
-            boxes.append(pasted.box)
-        else:
-            canvas = before
-    return canvas, np.array(boxes, np.float32).reshape(-1, 4)
+def own_set(examples: Sequence[Example]) -> ValidationSet:
+    """``own``: someone's own pictures, as they are."""
+    return ValidationSet("own", [partial(_photo, e) for e in examples])
+
+
+def _photo(example: Example) -> tuple[Image, Truth]:
+    picture = example.picture()
+    size = picture.shape[1], picture.shape[0]
+    return picture, Truth(example.boxes(*size), size)
 
 
 class KerasInterpreter:
@@ -128,6 +120,18 @@ def run_set(
     whole_only: bool = False,
     every: int = 1,
 ) -> Judged:
+    """Run the runtime's detector over a set and judge it; see `look_through`."""
+    return judge(*look_through(interpreter, card, dataset, whole_only=whole_only, every=every))
+
+
+def look_through(
+    interpreter: Interpreter,
+    card: ModelCard,
+    dataset: ValidationSet,
+    *,
+    whole_only: bool = False,
+    every: int = 1,
+) -> tuple[list[Detections], list[Truth]]:
     """Run the runtime's detector over a set.
 
     Args:
@@ -137,26 +141,30 @@ def run_set(
         whole_only: only the whole picture at once, as a live camera's first look does, in place of
             the scan at two scales.
         every: take only every n-th picture, for a quick look.
+
+    Returns:
+        What was found, and what is there, in each picture.
     """
     detector = ConvDetector(interpreter, card)
     found: list[Detections] = []
-    wanted: list[np.ndarray] = []
+    truths: list[Truth] = []
     for load in tqdm(dataset.items[::every], dataset.name, leave=False):
-        picture, boxes = load()
+        picture, truth = load()
         whole: list[Region] = [(0, 0, picture.shape[1], picture.shape[0])]
         regions = whole if whole_only else None
         found.append(detector.detect(picture, regions, threshold=LOWEST_SCORE))
-        wanted.append(boxes)
-    return judge(found, wanted)
+        truths.append(truth)
+    return found, truths
 
 
 def training_figures(model: keras.Model, sets: Sequence[ValidationSet]) -> dict[str, float]:
-    """A quick look while training: AP50 on an eighth of ``val`` and of ``val-small``."""
+    """A quick look while training: AP50 on ``own``, on an eighth of ``val`` and ``val-small``."""
     interpreter, card = KerasInterpreter(model), float_card(model)
     figures = {}
     for dataset in sets:
-        if dataset.name != "nestbox":
-            judged = run_set(interpreter, card, dataset, whole_only=True, every=8)
+        if dataset.name in ("own", "val", "val-small"):
+            every = 1 if dataset.name == "own" else 8
+            judged = run_set(interpreter, card, dataset, whole_only=True, every=every)
             figures[f"ap50 {dataset.name}"] = round(average_precision(judged) or 0.0, 4)
     return figures
 
@@ -183,12 +191,18 @@ def float_card(model: keras.Model) -> ModelCard:
 
 
 def evaluate_models(
-    weights: Path, tflite: Path, sets: Sequence[ValidationSet], flagged_share: float
+    weights: Path,
+    tflite: Path,
+    sets: Sequence[ValidationSet],
+    flagged_share: float,
+    start_threshold: float | None = None,
 ) -> ModelCard:
     """Measure the float and the int8 model and write the figures into the int8 model's card.
 
-    The threshold is the lowest at which at most ``flagged_share`` of the empty pictures of ``val``
-    are flagged by the int8 model.
+    The threshold is the lowest at which at most ``flagged_share`` of the empty pictures of ``own``
+    and ``val`` are flagged by the int8 model. A few dozen empty pictures cannot vouch for a low
+    one: where the training started from a model with a ``start_threshold``, it is not below that,
+    unless one at which more of the ``own`` birds are found is better there (`best_threshold`).
 
     Returns:
         The card as written.
@@ -207,16 +221,22 @@ def evaluate_models(
         }
         for dataset in sets
     }
-    threshold = quietest_threshold([judged["val"]["int8"]], flagged_share)
+    chosen_on = [name for name in ("own", "val") if name in judged]
+    threshold = quietest_threshold([judged[name]["int8"] for name in chosen_on], flagged_share)
+    if start_threshold is not None and "own" in judged:
+        trusted = min(start_threshold, best_threshold(judged["own"]["int8"]))
+        threshold = max(threshold, trusted)
     metrics = {
         name: {kind: at_threshold(j, threshold) for kind, j in kinds.items()}
         for name, kinds in judged.items()
     }
-    chosen = metrics["val"]["int8"]
+    chosen = metrics[chosen_on[0]]["int8"]
     card = msgspec.structs.replace(
         model.card,
         threshold=threshold,
-        threshold_chosen_at=OperatingPoint("val", chosen.precision or 0.0, chosen.recall or 0.0),
+        threshold_chosen_at=OperatingPoint(
+            chosen_on[0], chosen.precision or 0.0, chosen.recall or 0.0
+        ),
         metrics=metrics,
     )
     write_model(model.content, card, tflite)
@@ -237,4 +257,8 @@ def table(card: ModelCard) -> str:
                 f"{name:<10} {kind:<6} {figures[0]:>6} {figures[1]:>9} {figures[2]:>7}  "
                 f"{m.empty_flagged} of {m.empty_pictures} empty pictures"
             )
+            if m.recall_by_kind and kind == "int8":
+                by_group = m.recall_by_size | m.recall_by_kind
+                recalls = ", ".join(f"{name} {value:.2f}" for name, value in by_group.items())
+                lines.append(f"    recall: {recalls}")
     return "\n".join(lines)

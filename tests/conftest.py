@@ -13,8 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from edgebird.mqtt.address import BrokerAddress
+
+# how long an example takes says more about the machine than about the code
+settings.register_profile("edgebird", deadline=None)
+settings.load_profile("edgebird")
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 20.0) -> None:

@@ -429,6 +429,50 @@ def test_the_demo_shows_alerts_that_went_through_a_broker(tmp_path: Path) -> Non
     assert list(tmp_path.glob("*.jpg"))
 
 
+# --- what there is, how fast it is, how good it is
+
+
+def test_a_machine_without_cameras_says_so() -> None:
+    if list(Path("/dev").glob("video*")):
+        pytest.skip("there is a camera here")
+    result = edgebird("cameras")
+    assert result.returncode == 0
+    assert result.stdout == ""
+    assert_one_clear_line(result, 0, "no camera found")
+
+
+def test_a_board_is_measured_as_one_json_object() -> None:
+    result = edgebird("bench", "--json", "--runs", "5", "--threads", "1", "--idle-seconds", "0")
+    assert result.returncode == 0, result.stderr
+    [found] = lines_of(result)
+    assert found.keys() >= {
+        *("tile_ms", "bare_fps", "pipeline_fps", "network_share", "idle_cpu_share"),
+        *("peak_rss_mib", "model", "interpreter", "hints", "stage_ms", "cold_start_s"),
+    }
+    assert found["tile_ms"]["1"]["p95"] >= found["tile_ms"]["1"]["median"] > 0
+    assert found["stage_ms"].keys() >= {"capture", "faults and gate", "schedule", "publish"}
+    assert 0.3 < found["network_share"] < 1.5
+    assert found["bare_fps"] > 0
+    assert found["idle_cpu_share"] is None
+
+
+def test_a_scenario_is_replayed_and_judged(tmp_path: Path) -> None:
+    script = tmp_path / "script.toml"
+    script.write_text(
+        "days = 0.0004\nfps = 5\n"
+        '[[event]]\nkind = "light"\nat_s = 2.0\nfor_s = 3.0\nstrength = 0.6\n'
+        '[[event]]\nkind = "lost"\nat_s = 8.0\nfor_s = 4.0\n'
+        '[[event]]\nkind = "visit"\nat_s = 18.0\nfor_s = 6.0\n'
+    )
+    result = edgebird("replay", script, "--json", "--save", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    [verdict] = lines_of(result)
+    assert (verdict["visits"], verdict["found"], verdict["false_visits"]) == (1, 1, 0)
+    assert verdict["alert_delay_s"] < 2
+    assert verdict["faults"] == {"lost": 1}
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
 # --- bad input
 
 
@@ -451,6 +495,8 @@ def test_the_demo_shows_alerts_that_went_through_a_broker(tmp_path: Path) -> Non
         (("broker-check", "--mqtt", "mqtt://127.0.0.1:{port}"), 5, "127.0.0.1"),
         (("forget", "--mqtt", "mqtt://127.0.0.1:{port}", "--camera", "c"), 5, "127.0.0.1"),
         (("detect", "--source", QUICK_DEMO, "--save", "/proc/nowhere"), 6, "/proc/nowhere"),
+        (("replay", "{folder}/none.toml"), 2, "none.toml"),
+        (("bench", "--model", "{folder}/m.tflite"), 4, "m.tflite"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_a_documented_exit_code(

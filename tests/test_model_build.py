@@ -28,7 +28,16 @@ from model_build.datasets import (
     split_key,
     yolo_boxes,
 )
-from model_build.metrics import at_threshold, average_precision, judge, quietest_threshold
+from model_build.hard_pictures import KINDS, empty_picture, small_birds_picture
+from model_build.metrics import (
+    Truth,
+    at_threshold,
+    average_precision,
+    best_threshold,
+    judge,
+    quietest_threshold,
+    size_names,
+)
 from model_build.trunk_weights import folded_convolution, load_state_dict
 
 
@@ -215,6 +224,10 @@ def detections(*rows: tuple[float, float, float, float, float]) -> Detections:
     return Detections(table[:, :4], table[:, 4])
 
 
+def truth(*boxes: list[float], kind: str = "plain") -> Truth:
+    return Truth(np.array(boxes, np.float32).reshape(-1, 4), (100, 80), kind)
+
+
 def test_average_precision_of_a_known_case() -> None:
     bird, other = [0, 0, 10, 10], [50, 50, 60, 60]
     found = [
@@ -222,8 +235,8 @@ def test_average_precision_of_a_known_case() -> None:
         detections((50, 50, 60, 60, 0.7)),
         detections((5, 5, 9, 9, 0.6)),
     ]
-    wanted = [np.array([bird]), np.array([other, bird]), np.zeros((0, 4))]
-    judged = judge(found, wanted)
+    truths = [truth(bird), truth(other, bird, kind="backlit"), truth()]
+    judged = judge(found, truths)
     assert judged.correct.tolist() == [True, False, True, False]
     # precision 1 up to a recall of 1/3, then 2/3 up to 2/3
     assert average_precision(judged) == pytest.approx(1 / 3 + 2 / 9)
@@ -231,10 +244,12 @@ def test_average_precision_of_a_known_case() -> None:
     assert (figures.precision, figures.recall) == (0.6667, 0.6667)
     assert (figures.empty_pictures, figures.empty_flagged) == (1, 0)
     assert at_threshold(judged, 0.5).empty_flagged == 1
+    assert figures.recall_by_kind == {"backlit": 0.5, "plain": 1.0}
+    assert figures.recall_by_size == {"small": 0.667}
 
 
 def test_without_birds_there_is_no_average_precision() -> None:
-    judged = judge([Detections.none()], [np.zeros((0, 4))])
+    judged = judge([Detections.none()], [truth()])
     assert average_precision(judged) is None
     assert at_threshold(judged, 0.5).recall is None
 
@@ -250,15 +265,46 @@ def test_average_precision_is_that_of_its_definition(hits: list[bool], extra: in
         rows.append((left, 0, left + 10, 10, 0.99 - rank / 100))
     precisions = [sum(hits[: i + 1]) / (i + 1) for i in range(len(hits))]
     wanted = sum(max(precisions[i:]) / birds for i, hit in enumerate(hits) if hit)
-    assert average_precision(judge([detections(*rows)], [boxes])) == pytest.approx(wanted, abs=1e-6)
+    assert average_precision(
+        judge([detections(*rows)], [Truth(boxes, (2000, 10))])
+    ) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_birds_are_named_by_their_size() -> None:
+    shares = np.array([0.04, 0.06, 0.2, 0.25, 0.9])
+    assert size_names(shares).tolist() == ["tiny", "small", "medium", "large", "large"]
+
+
+def test_hard_pictures_are_the_same_each_time_and_of_every_kind(material: Material) -> None:
+    for number, kind in enumerate(KINDS):
+        picture, bird = small_birds_picture(number, material)
+        again, _ = small_birds_picture(number, material)
+        np.testing.assert_array_equal(picture, again)
+        assert bird.kind == kind
+        assert picture.shape == (bird.size[1], bird.size[0], 3)
+        assert (bird.boxes[:, 2:] > bird.boxes[:, :2]).all()
+        assert (bird.boxes >= 0).all()
+        assert (bird.boxes <= [*bird.size, *bird.size]).all()
+        nothing, none = empty_picture(number, material)
+        assert nothing.shape == picture.shape
+        assert not len(none.boxes)
 
 
 def test_the_threshold_keeps_the_empty_pictures_quiet() -> None:
     scores = [0.1, 0.25, 0.405, 0.645]
     found = [detections((0, 0, 5, 5, score)) for score in scores]
-    judged = judge(found, [np.zeros((0, 4))] * 4)
+    judged = judge(found, [truth()] * 4)
     assert quietest_threshold([judged], 0.25) == pytest.approx(0.41)
     assert quietest_threshold([judged], 0.0) == pytest.approx(0.65)
+    assert quietest_threshold([judge([Detections.none()], [truth([0, 0, 9, 9])])], 0.01) == 0.2
+
+
+def test_the_best_threshold_weighs_birds_against_false_alarms() -> None:
+    bird = [0.0, 0, 10, 10]
+    found = [detections((0, 0, 10, 10, score)) for score in (0.9, 0.555, 0.5, 0.3)]
+    truths = [truth(bird), truth(bird), truth(), truth()]
+    assert best_threshold(judge(found, truths)) == pytest.approx(0.55)
+    assert best_threshold(judge([Detections.none()], [truth(bird)])) == 1.0
 
 
 # --- trunk weights

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,12 +20,16 @@ with pytest.MonkeyPatch.context() as patch:
     import keras
     import tensorflow as tf
 
-from test_model_build import material
+from test_model_build import drawn_bird, material
 
 from edgebird.detector.conv import ConvDetector, decode_map
 from edgebird.interpreter import TfliteInterpreter
-from edgebird.model import load_model, write_model
+from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
 from model_build.augment import Material, Scene
+from model_build.composing import Composer, Workers
+from model_build.equalize import channel_sizes, equalize
+from model_build.input_pipeline import Part, measure_input, picture_batches
+from model_build.losses import detection_loss
 from model_build.network import (
     STRIDE,
     build_detector,
@@ -32,8 +38,9 @@ from model_build.network import (
     trunk_variables,
 )
 from model_build.quantize import card_for, quantize
-from model_build.targets import IGNORED, POSITIVE, detection_loss, target_map
-from model_build.train import CHECKPOINT, LOG, Recipe, learning_rate, picture_batches, train
+from model_build.start_weights import load_start_weights
+from model_build.targets import IGNORED, POSITIVE, target_map
+from model_build.train import CHECKPOINT, LOG, Recipe, learning_rate, train
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, float_card
 
@@ -139,11 +146,37 @@ def test_the_trunk_has_the_imagenet_weights_with_their_normalization() -> None:
     np.testing.assert_allclose(stem(picture), y, atol=1e-4)
 
 
-def test_batches_are_the_same_for_any_number_of_workers(material: Material) -> None:
-    [one, *_], [two, *_] = (list(picture_batches(material, TINY, 1, workers)) for workers in (1, 3))
+def test_batches_are_the_same_from_threads_and_from_processes(material: Material) -> None:
+    composer = Composer(material, TINY.seed, TINY.size_px, TINY.empty_share)
+    with closing(Workers(composer, 0)) as threads, closing(Workers(composer, 2)) as processes:
+        [one, *_], [two, *_] = (
+            list(picture_batches(workers, TINY.batch, 1, TINY.steps))
+            for workers in (threads, processes)
+        )
     np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_array_equal(one[1], two[1])
     assert float(tf.reduce_max(tf.abs(one[0]))) <= 1
+
+
+def test_the_pipelines_speed_is_measured(material: Material) -> None:
+    with closing(Workers(Composer(material, 1, 64, 0.25), 0)) as workers:
+        assert measure_input(workers, 4, seconds=0.2) > 1
+
+
+def test_machines_share_each_batch_out(material: Material) -> None:
+    composer = Composer(material, TINY.seed, 64, TINY.empty_share)
+    with closing(Workers(composer, 0)) as workers:
+        whole = np.concatenate([x.numpy() for x, _ in picture_batches(workers, 4, 1, 3)])
+        shares = [
+            [x.numpy() for x, _ in picture_batches(workers, 4, 1, 3, Part(index, 2, 4))]
+            for index in range(2)
+        ]
+        with pytest.raises(ValueError, match="cannot be divided among 3"):
+            picture_batches(workers, 4, 1, 3, Part(0, 1, 3))
+    # two batches of four; each machine has two of each, for one replica at a time
+    assert [len(share) for share in shares] == [4, 4]
+    by_step = [pictures for step in (0, 2) for share in shares for pictures in share[step:][:2]]
+    np.testing.assert_array_equal(np.concatenate(by_step), whole)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -180,9 +213,57 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
     lines = [json.loads(line) for line in (tmp_path / "cut" / LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     assert all(np.isfinite(line["loss"]) for line in lines)
+    curve = [
+        (event.step, float(tf.make_ndarray(value.tensor)))
+        for path in sorted((tmp_path / "cut" / "tensorboard").iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag == "loss" and value.metadata.plugin_data.plugin_name == "scalars"
+    ]
+    assert curve == [(line["step"], pytest.approx(line["loss"])) for line in lines]
 
     with pytest.raises(ValueError, match="other settings"):
         train(material, replace(TINY, seed=4), tmp_path / "cut")
+    with pytest.raises(ValueError, match="other pictures"):
+        train(replace(material, empties=material.empties[:1]), TINY, tmp_path / "cut")
+
+
+# --- weights to start from
+
+
+def test_the_shipped_int8_model_gives_its_weights_back() -> None:
+    model = build_detector(256)
+    load_start_weights(model, DEFAULT_DETECTOR)
+    shipped = load_model(DEFAULT_DETECTOR, "detector")
+    int8, full = TfliteInterpreter(shipped, 1), KerasInterpreter(model)
+    for number in range(3):
+        picture = cv2.resize(drawn_bird(number)[0], (256, 256))
+        by_name = dict(zip(shipped.card.outputs, int8.run(picture), strict=True))
+        objectness, box = full.run(picture)
+        # int8 resolves log-odds to about 0.1, and ln(distance) to about 0.03
+        assert np.abs(by_name["objectness"] - objectness).mean() < 0.2
+        assert np.abs(by_name["box"] - box).mean() < 0.1
+        for name, wanted in (("objectness", objectness), ("box", box)):
+            assert np.corrcoef(by_name[name].ravel(), wanted.ravel())[0, 1] > 0.97
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    model = build_detector(64)
+    narrow = build_detector(64, channels=32)
+    narrow.save_weights(tmp_path / "narrow.weights.h5")
+    (tmp_path / "noise.tflite").write_bytes(b"noise")
+    converter = tf.lite.TFLiteConverter.from_keras_model(
+        keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="other")])
+    )
+    (tmp_path / "other.tflite").write_bytes(converter.convert())
+    for name, complaint in (
+        ("narrow.weights.h5", "does not hold weights of this network"),
+        ("noise.tflite", "is not a TFLite model"),
+        ("other.tflite", "is a model of another network"),
+    ):
+        with pytest.raises(ValueError, match=complaint) as caught:
+            load_start_weights(model, tmp_path / name)
+        assert "\n" not in str(caught.value)
 
 
 # --- quantization
@@ -201,7 +282,7 @@ def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
     model.save_weights(weights)
     content = quantize(weights, material, 64, tiles=8)
     path = tmp_path / "bird_detector.tflite"
-    write_model(content, card_for(content, 64, 0.5), path)
+    write_model(content, card_for(content, 64, 0.5, []), path)
 
     loaded = load_model(path, "detector")
     int8, full = TfliteInterpreter(loaded, 1), KerasInterpreter(model)
@@ -231,23 +312,39 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_teaches_the_order() -> None:
     text = run_command("--help").stdout
     places = [text.index(f"model_build {step}") for step in
-              ("fetch", "train", "quantize", "evaluate", "export")]  # fmt: skip
+              ("gather", "train", "quantize", "evaluate", "export")]  # fmt: skip
     assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
     ("arguments", "cure"),
     [
-        (("fetch", "{folder}"), "must hold the packs"),
+        (("gather", "{folder}"), "must hold the packs"),
         (("quantize", "--data", "{folder}", "--run", "{folder}"), "model_build train"),
         (("export", "--run", "{folder}"), "bird_detector.tflite"),
+        (("train", "--data", "{folder}"), "holds no pictures"),
+        (("report", "--run", "{folder}"), "model_build train"),
     ],
 )
 def test_a_step_taken_too_early_says_what_is_missing(
     arguments: tuple[str, ...], cure: str, tmp_path: Path
 ) -> None:
     filled = [argument.format(folder=tmp_path) for argument in arguments]
-    result = run_command(*filled, *(("--data", str(tmp_path / "data")) * (filled[0] == "fetch")))
+    result = run_command(*filled, *(("--data", str(tmp_path / "data")) * (filled[0] == "gather")))
     assert result.returncode == 1
     assert cure in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_equalizing_changes_scales_and_not_results() -> None:
+    keras.utils.set_random_seed(5)
+    model = build_detector(64)
+    load_imagenet_trunk(model)
+    pictures = [np.random.default_rng(i).normal(0, 1, (1, 64, 64, 3)).astype("f4") for i in (1, 2)]
+    spread = [size.max() / np.median(size) for size in channel_sizes(model, pictures)]
+    before = [np.asarray(output) for output in model(pictures[0])]
+    equalize(model, pictures)
+    for old, new in zip(before, model(pictures[0]), strict=True):
+        np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-3)
+    equal = [size.max() / np.median(size) for size in channel_sizes(model, pictures)]
+    assert all(after < before / 1.5 for after, before in zip(equal, spread, strict=True))

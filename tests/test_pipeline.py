@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,39 +15,56 @@ from edgebird.camera import Camera
 from edgebird.controls import Controls
 from edgebird.detector.conv import ConvDetector
 from edgebird.errors import CameraError
-from edgebird.pipeline import Summary, run
-from edgebird.schedule import Patrol, RegionPlan
+from edgebird.evidence import Evidence, EvidenceSettings
+from edgebird.faults import FaultWatch
+from edgebird.health import HealthReporter
+from edgebird.motion import Motion, MotionGate
+from edgebird.pipeline import Senses, Summary, run
+from edgebird.schedule import RegionPlan, ScanEverything, Schedule, ScheduleSettings
 from edgebird.snapshots import Snapshots
 from edgebird.structures import (
     Frame,
     FrameProcessed,
+    Health,
     Image,
+    Silence,
     SnapshotTaken,
     Track,
-    TrackState,
     VisitChanged,
 )
 from edgebird.testing import FakeCamera, FakeInterpreter, MemorySink
-from edgebird.tiles import Region, tile_regions
+from edgebird.tiles import Region
 from edgebird.tracker import Tracker, TrackerSettings
 from edgebird.visits import Visits, VisitSettings
+from edgebird.zones import Zones, ZoneSettings
 
 EMPTY = scene()
 BIRD = scene()
 BIRD[32:48, 48:64] = 255  # one cell of the whole frame
 
 
-def scan_whole(width: int, height: int, tracks: Sequence[Track]) -> list[Region]:
-    return [(0, 0, width, height)]
+class ScanWhole(ScanEverything):
+    def regions(self, frame: Frame, motion: Motion, tracks: Sequence[Track]) -> list[Region]:
+        return [(0, 0, *frame.size)]
+
+
+def senses() -> Senses:
+    return Senses(
+        watch=FaultWatch("feeder"),
+        gate=MotionGate(Zones(ZoneSettings())),
+        evidence=Evidence(EvidenceSettings()),
+    )
 
 
 def replay(
     camera: Camera,
     *,
-    plan: RegionPlan = scan_whole,
+    plan: RegionPlan | None = None,
     threshold: float = 0.6,
     snapshots: Snapshots | None = None,
     sink: MemorySink | None = None,
+    zones: Zones | None = None,
+    live: bool = False,
     max_frames: int | None = None,
     controls: Controls | None = None,
 ) -> tuple[MemorySink, Summary]:
@@ -54,7 +72,7 @@ def replay(
     run(
         camera=camera,
         camera_name="feeder",
-        plan=plan,
+        plan=plan or ScanWhole(),
         detector=ConvDetector(FakeInterpreter(half_side_px=12), card()),
         controls=controls or Controls(threshold),
         tracker=Tracker(TrackerSettings(sure_score=1.0)),
@@ -62,6 +80,9 @@ def replay(
         snapshots=snapshots,
         sinks=[sink],
         summary=summary,
+        zones=zones,
+        senses=senses() if live else None,
+        health=HealthReporter("feeder") if live else None,
         max_frames=max_frames,
     )
     return sink, summary
@@ -170,6 +191,21 @@ def test_the_snapshot_is_there_when_the_alert_comes(tmp_path: Path) -> None:
     assert read_rgb(str(picture)).shape == BIRD.shape
 
 
+def test_the_oldest_snapshots_make_room_for_new_ones(tmp_path: Path) -> None:
+    mine = tmp_path / "holiday.jpg"
+    mine.write_bytes(b"x" * 50_000)
+    os.utime(mine, (0, 0))
+    for day in range(1, 10):
+        old = tmp_path / f"feeder-2024010{day}T120000.jpg"
+        old.write_bytes(b"x" * 10_000)
+        os.utime(old, (day * 86400, day * 86400))
+    replay(FakeCamera([BIRD] * 3), snapshots=Snapshots(tmp_path, keep_mb=0.045))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left[0] == "feeder-19700101T000000.jpg"
+    assert left[1:-1] == [f"feeder-2024010{day}T120000.jpg" for day in (6, 7, 8, 9)]
+    assert left[-1] == mine.name
+
+
 def test_a_folder_that_vanishes_costs_the_picture_and_not_the_alert(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -181,33 +217,85 @@ def test_a_folder_that_vanishes_costs_the_picture_and_not_the_alert(
     assert len([r for r in caplog.records if "without a picture" in r.getMessage()]) == 1
 
 
-def bird_at(left: float, top: float, side: float) -> Track:
-    box = (left, top, left + side, top + side)
-    return Track(1, box, 0.9, 2, 0.0, 1.0, 0.9, TrackState.CONFIRMED)
+# live cameras
+
+RNG = np.random.default_rng(0)
 
 
-def test_a_patrol_visits_every_tile_and_looks_at_the_whole_frame_each_time() -> None:
-    patrol, tiles = Patrol(), tile_regions(640, 480)
-    rounds = [patrol(640, 480, []) for _ in tiles]
-    assert all(regions[0] == (0, 0, 640, 480) for regions in rounds)
-    assert {region for regions in rounds for region in regions[1:]} == set(tiles)
+def noisy(image: Image, light: float = 1.0) -> Image:
+    grey = np.maximum(image, 60) * light + RNG.normal(0, 3, image.shape)
+    return np.clip(grey, 0, 255).astype(np.uint8)
 
 
-def test_a_patrol_follows_small_birds_closely_and_large_ones_not() -> None:
-    patrol = Patrol()
-    small = patrol(640, 480, [bird_at(400, 300, 30)])
-    assert len(small) == 3
-    left, top, right, bottom = small[1]
-    assert left < 400
-    assert top < 300
-    assert right > 430
-    assert bottom > 330
-    assert len(patrol(640, 480, [bird_at(100, 100, 300)])) == 2
+def healths(sink: MemorySink) -> list[Health]:
+    return [event for event in sink.events if isinstance(event, Health)]
 
 
-def test_a_still_small_bird_is_found_within_one_round_of_the_patrol() -> None:
+class LosingCamera(FakeCamera):
+    """Is lost for some seconds after its first pictures."""
+
+    def __init__(self, before: list[Image], lost_s: int, after: list[Image]) -> None:
+        super().__init__([*before, *after])
+        self._before, self._lost_s = len(before), lost_s
+
+    def frames(self) -> Iterator[Frame | Silence]:
+        for frame in super().frames():
+            shift = self._lost_s if frame.index >= self._before else 0
+            if frame.index == self._before:
+                for second in range(1, self._lost_s + 1):
+                    now_s = frame.monotonic_s + second
+                    yield Silence(now_s, now_s, lost=True, error="loose")
+            now_s = frame.monotonic_s + shift + (shift > 0)
+            yield Frame(frame.image, frame.index, now_s, now_s, "fake")
+
+
+def test_a_visit_ends_and_health_is_reported_while_the_camera_is_lost() -> None:
+    bird = [noisy(BIRD) for _ in range(5)]
+    sink, summary = replay(LosingCamera(bird, 60, bird), live=True)
+    assert [change.kind for change in visits(sink)] == ["start", "end", "start", "end"]
+    assert [health.faults for health in healths(sink)] == [(), ("lost",), ("lost",), ()]
+    assert healths(sink)[1].last_error == "loose"
+    assert summary.frames == 10
+
+
+def test_in_the_dark_nothing_is_looked_for() -> None:
+    night = [noisy(BIRD, 0.02) for _ in range(100)]
+    sink, summary = replay(FakeCamera(night), live=True, threshold=0.01)
+    looked = [event.detections for event in sink.events if isinstance(event, FrameProcessed)]
+    # until it is sure
+    assert len(summary.detect_ms) == 50
+    assert len(looked) == 100
+    assert healths(sink)[-1].dark == (len(healths(sink)) > 1)
+
+
+def test_a_change_of_size_does_not_mix_old_places_with_new_ones() -> None:
+    large = [np.repeat(np.repeat(noisy(BIRD), 2, axis=0), 2, axis=1) for _ in range(6)]
+    small = [noisy(BIRD) for _ in range(6)]
+    sink, _ = replay(FakeCamera([*small, *large]), live=True)
+    processed = [event for event in sink.events if isinstance(event, FrameProcessed)]
+    before, after = processed[5].tracks, processed[6].tracks
+    assert not {track.id for track in before} & {track.id for track in after}
+    assert ("size",) in [health.faults for health in healths(sink)]
+
+
+def test_birds_outside_the_zones_are_not_there() -> None:
+    left = ((0.0, 0.0), (0.3, 0.0), (0.3, 1.0), (0.0, 1.0))
+    sink, _ = replay(FakeCamera([BIRD] * 5), zones=Zones(ZoneSettings(zones=[left])))
+    assert visits(sink) == []
+
+
+def test_a_still_small_bird_is_found_within_the_patrol_time() -> None:
     tiny = np.zeros((240, 320, 3), np.uint8)
     tiny[120:146, 200:226] = 255  # fades in the whole frame, stands out in a tile
-    count = len(tile_regions(320, 240))
-    sink, _ = replay(FakeCamera([tiny] * (count + 2)), plan=Patrol(), threshold=0.3)
-    assert [change.kind for change in visits(sink)] == ["start", "end"]
+    plan = Schedule(ScheduleSettings(patrol_s=3.0))
+    sink, _ = replay(FakeCamera([tiny] * 40, fps=5), plan=plan, threshold=0.3)
+    [start, _] = visits(sink)
+    assert start.visit.started_utc_s <= 3.0
+
+
+def test_a_still_scene_costs_few_looks() -> None:
+    plan = Schedule(ScheduleSettings(patrol_s=3.0))
+    _, summary = replay(FakeCamera([noisy(EMPTY) for _ in range(150)], fps=5), plan=plan, live=True)
+    assert summary.frames == 150
+    # seven places in three seconds, and more only while the gate settles
+    assert len(summary.detect_ms) <= 30 * 7 / 3 + 15

@@ -66,6 +66,62 @@ def test_the_detections_box_is_copied_exactly() -> None:
     assert list(track.xyxy) == detections.xyxy[0].tolist()
 
 
+def test_birds_that_cross_keep_their_tracks() -> None:
+    tracker = Tracker(TrackerSettings())
+    for step in range(21):
+        right, left = square(100 + 12 * step, 50, 40), square(340 - 12 * step, 58, 40)
+        if abs(right[0] - left[0]) < 30:  # one hides the other
+            tracks = tracker.update(found((right, 0.8)), step * 0.2)
+        else:
+            tracks = tracker.update(found((right, 0.8), (left, 0.8)), step * 0.2)
+    by_id = {track.id: track.xyxy[0] for track in tracks}
+    assert by_id == {1: 340, 2: 100}
+
+
+def test_three_birds_that_cross_one_another_stay_three() -> None:
+    tracker = Tracker(TrackerSettings())
+    for step in range(26):
+        along = 10 * step
+        birds = [
+            (square(50 + along, 40, 30), 0.8),
+            (square(300 - along, 60, 30), 0.75),
+            (square(175, 20 + 4 * step, 30), 0.7),
+        ]
+        tracks = tracker.update(found(*birds), step * 0.2)
+    assert {track.id: round(track.xyxy[0]) for track in tracks} == {1: 300, 2: 50, 3: 175}
+
+
+@pytest.mark.parametrize("speed_px_per_s", [0, 20, 60])
+def test_a_bird_that_hops_on_behind_a_twig_is_the_same_one(speed_px_per_s: float) -> None:
+    tracker = Tracker(TrackerSettings(max_gap_s=2.0))
+    hidden_s = 1.8
+    for step in range(10):
+        seen = square(100 + speed_px_per_s * step / 5, 50, 40)
+        tracker.update(found((seen, 0.8)), step / 5)
+    back = square(100 + speed_px_per_s * (9 / 5 + hidden_s), 52, 40)
+    [track] = tracker.update(found((back, 0.8)), 9 / 5 + hidden_s)
+    assert track.id == 1
+
+
+def test_a_weak_detection_continues_a_track_but_starts_none() -> None:
+    tracker = Tracker(TrackerSettings())
+    assert tracker.update(found((square(0, 0), 0.4)), 0.0, start_score=0.5) == ()
+    tracker.update(found((square(0, 0), 0.6)), 0.2, start_score=0.5)
+    [track] = tracker.update(found((square(2, 0), 0.4)), 0.4, start_score=0.5)
+    assert (track.hits, track.score, track.best_score) == (
+        2,
+        pytest.approx(0.4),
+        pytest.approx(0.6),
+    )
+
+
+def test_after_a_reset_nothing_is_known() -> None:
+    tracker = Tracker(TrackerSettings())
+    tracker.update(found((square(0, 0), 0.7)), 0.0)
+    tracker.reset()
+    assert [track.id for track in tracker.update(found((square(0, 0), 0.7)), 0.2)] == [2]
+
+
 SPOT = st.tuples(st.integers(0, 600), st.integers(0, 400), st.integers(1, 80))
 FRAMES = st.lists(st.lists(st.tuples(SPOT, st.integers(1, 99)), max_size=5), max_size=12)
 

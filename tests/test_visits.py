@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from edgebird.structures import Frame, Track, TrackState, VisitChanged
-from edgebird.visits import Visits, VisitSettings
+from edgebird.visits import Visits, VisitSettings, shot_quality
 
 NOON_UTC_S = 1_750_000_000.0
 
@@ -67,6 +68,51 @@ def test_the_best_shot_is_that_of_the_highest_score() -> None:
     assert (start.visit.best_score, end.visit.best_score) == (0.6, 0.9)
     assert end.best_image is not None
     assert end.best_image[0, 0, 0] == 10
+
+
+def test_a_large_sharp_whole_bird_makes_the_best_shot() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    soft = np.asarray(cv2.GaussianBlur(noise, (0, 0), 5), np.uint8)
+    middle = (40.0, 30.0, 100.0, 90.0)
+    assert shot_quality(noise, middle, 0.9) > shot_quality(noise, middle, 0.7)
+    assert shot_quality(noise, middle, 0.9) > shot_quality(soft, middle, 0.9)
+    assert shot_quality(noise, middle, 0.8) > shot_quality(noise, (60, 45, 80, 65), 0.9)
+    assert shot_quality(noise, middle, 0.7) > shot_quality(noise, (100, 30, 160, 90), 0.9)
+    assert shot_quality(noise, (159, 119, 170, 130), 0.9) == 0
+
+
+def test_no_visit_begins_while_it_cools_down() -> None:
+    steps = [(0.0, [bird(1, 0, 0)]), (10.0, []), (12.0, [bird(2, 12, 12)]), (20.0, [])]
+    steps += [(40.0, [bird(3, 40, 40)])]
+    visits = Visits("feeder", VisitSettings(quiet_s=2.0, cooldown_s=30.0))
+    changes = [c for seconds, tracks in steps for c in visits.update(frame(seconds), tracks)]
+    starts = [c.visit.started_utc_s - NOON_UTC_S for c in changes if c.kind == "start"]
+    assert starts == [0.0, 40.0]
+
+
+def test_a_bird_that_stays_longer_than_the_cooling_down_is_a_visit() -> None:
+    visits = Visits("feeder", VisitSettings(quiet_s=2.0, cooldown_s=30.0))
+    visits.update(frame(0.0), [bird(1, 0, 0)])
+    changes = [
+        change
+        for second in range(10, 60)
+        for change in visits.update(frame(float(second)), [bird(2, 10, second)])
+    ]
+    assert [change.kind for change in changes] == ["end", "start"]
+    assert changes[1].visit.started_utc_s == NOON_UTC_S + 10
+
+
+def test_a_visit_ends_when_the_camera_is_silent_for_too_long() -> None:
+    visits = Visits("feeder", VisitSettings(quiet_s=2.0))
+    visits.update(frame(0.0), [bird(1, 0, 0)])
+    assert visits.pass_time(1.9) == []
+    assert [change.kind for change in visits.pass_time(2.1)] == ["end"]
+
+
+def test_a_bird_not_seen_for_a_moment_does_not_count_twice() -> None:
+    # the same bird, found again as another track
+    steps = [(0.0, [bird(1, 0, 0)]), (1.0, [bird(1, 0, 0), bird(2, 1, 1)])]
+    assert replay(steps)[-1].visit.peak_count == 1
 
 
 def test_the_end_of_the_source_ends_the_visit_once() -> None:

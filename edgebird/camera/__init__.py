@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qsl
 
+from edgebird.camera.settings import CameraSettings
 from edgebird.errors import CameraError, UsageError
-from edgebird.structures import Frame
+from edgebird.structures import Frame, Silence
 
 _FORMS = (
-    "a device number, /dev/video*, picamera2, demo:, a rtsp:// or http:// address, "
-    "a video, a picture or a folder of pictures"
+    "a device number, /dev/video*, a name that `edgebird cameras` lists, picamera2, demo:, a "
+    "rtsp:// or http:// address, a video, a picture or a folder of pictures"
 )
 _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -26,8 +28,10 @@ class Camera(Protocol):
     def frame_count(self) -> int | None:
         """Frames to come from a source that waits for us, 0 if unknown; None for a live one."""
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Frame | Silence]:
         """Yield RGB frames with rising index and time; to be iterated once.
+
+        A live camera yields a Silence about each second in which no frame comes.
 
         Raises:
             CameraError: what was asked for could not be read, in whole or in part. It is raised
@@ -39,32 +43,36 @@ class Camera(Protocol):
 
 
 def open_camera(
-    source: str, *, fps: float | None = None, size: tuple[int, int] | None = None
+    source: str, *, fps: float | None = None, settings: CameraSettings | None = None
 ) -> Camera:
     """Open the camera that ``source`` describes.
 
     Args:
-        source: "0" or "/dev/video0" (V4L2), "picamera2" or "picamera2:1", a stream's address
-            (rtsp, rtsps, http, https), "demo:" or "demo:?seed=3&seconds=60&fps=10&pace=0",
-            a video file, or pictures (one, a folder, a glob) as the frames of one camera.
-        fps: asked of a device, given to pictures and to the demo; others keep their own rate.
-        size: (width, height) in pixels asked of a device; others keep their own size.
+        source: "0", "/dev/video0" or a name below /dev/v4l/by-id (V4L2), "picamera2" or
+            "picamera2:1", a stream's address (rtsp, rtsps, http, https), "demo:" or
+            "demo:?seed=3&seconds=60&fps=10&pace=0", a video file, or pictures (one, a folder, a
+            glob) as the frames of one camera.
+        fps: at most so many frames a second of a live camera (default 10), given to pictures
+            (default 5) and to the demo (default 10); videos keep their own rate.
+        settings: for live cameras; ``fps`` overrules theirs.
 
     Raises:
         UsageError: no backend knows this form of source, or an option in it does not fit.
         CameraError: the device, stream or file cannot be opened.
     """
+    settings = settings or CameraSettings()
+    settings = settings if fps is None else replace(settings, fps=fps)
     if _is_device(source):
         from edgebird.camera.opencv import open_device
 
-        return open_device(source, fps=fps, size=size)
+        return open_device(source, settings)
     name, colon, rest = source.partition(":")
     if name == "picamera2":
         from edgebird.camera.picamera import open_picamera
 
         if colon and not rest.isdecimal():
             raise UsageError(f"camera {source!r}: give a number after the colon, as in picamera2:1")
-        return open_picamera(int(rest or 0), fps=fps, size=size)
+        return open_picamera(int(rest or 0), settings)
     if name == "demo" and colon:
         return _open_demo(source, rest, fps)
     if (scheme := _scheme(source)) is not None:
@@ -72,7 +80,7 @@ def open_camera(
             raise UsageError(f"unknown kind of source {scheme}://; use {_FORMS}")
         from edgebird.camera.opencv import open_stream
 
-        return open_stream(source)
+        return open_stream(source, settings)
     return _open_files(source, fps)
 
 
@@ -96,8 +104,10 @@ def is_pictures(source: str) -> bool:
 def _is_device(source: str) -> bool:
     # /dev/shm holds ordinary files, which may well be pictures
     path = Path(source)
-    return source.isdecimal() or (
-        source.startswith("/dev/") and not (path.is_file() or path.is_dir())
+    return (
+        source.isdecimal()
+        or (source.startswith("/dev/") and not (path.is_file() or path.is_dir()))
+        or (bool(source) and "/" not in source and Path("/dev/v4l/by-id", source).exists())
     )
 
 

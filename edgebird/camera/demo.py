@@ -19,7 +19,7 @@ WIDTH_PX, HEIGHT_PX = 640, 480
 
 # One visit in each period: the bird lands after the first seconds and is gone well before the end.
 _PERIOD_S = 9.0
-_FLIGHT_IN_S, _FLIGHT_OUT_S = 0.5, 0.45
+FLIGHT_IN_S, FLIGHT_OUT_S = 0.5, 0.45
 _HOP_S = 0.22
 _WING_BEAT_S = 0.13
 _NOISE_FIELDS = 5
@@ -27,7 +27,7 @@ _NOISE_DEVIATION = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Stay:
+class Stay:
     """What a bird does from one hop to the next."""
 
     start_s: float
@@ -37,17 +37,17 @@ class _Stay:
 
 
 @dataclass(frozen=True, slots=True)
-class _Visitor:
+class Visitor:
     """One bird's visit: it lands with its first stay and leaves at ``end_s``."""
 
     kind: str
     length_px: int
     end_s: float
-    stays: tuple[_Stay, ...]
+    stays: tuple[Stay, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Placed:
+class Placed:
     """A sprite with the place of its upper left corner in the frame."""
 
     sprite: Sprite
@@ -118,7 +118,7 @@ class DemoFeeder:
         sway_px = 3 * math.sin(1.3 * t_s) + 1.5 * math.sin(3.1 * t_s)
         shift = np.array([[1, 0, 0], [sway_px / 120, 1, 0]], np.float32)
         size = self._twig.alpha.shape[::-1]
-        _blend(
+        blend(
             scene,
             cv2.warpAffine(self._twig.rgb, shift, size),
             cv2.warpAffine(self._twig.alpha, shift, size),
@@ -127,9 +127,9 @@ class DemoFeeder:
         )
         placed = self._placed(t_s)
         for bird in placed:
-            _cast_shadow(scene, bird)
+            cast_shadow(scene, bird)
         for bird in placed:
-            _blend(scene, bird.sprite.rgb, bird.sprite.alpha, bird.left_px, bird.top_px)
+            blend(scene, bird.sprite.rgb, bird.sprite.alpha, bird.left_px, bird.top_px)
         scene = cv2.GaussianBlur(scene, (0, 0), 0.6)
         scene += self._noise[round(t_s * 1000) * 7919 % _NOISE_FIELDS]
         return np.clip(scene, 0, 255).astype(np.uint8)
@@ -148,13 +148,13 @@ class DemoFeeder:
                 boxes.append((float(x0), float(y0), float(x1), float(y1)))
         return boxes
 
-    def _placed(self, t_s: float) -> list[_Placed]:
+    def _placed(self, t_s: float) -> list[Placed]:
         period, within_s = divmod(t_s, _PERIOD_S)
-        placed = [_place(visitor, within_s) for visitor in _visitors(self._seed, int(period))]
+        placed = [place(visitor, within_s) for visitor in _visitors(self._seed, int(period))]
         return [bird for bird in placed if bird is not None]
 
 
-def _visitors(seed: int, period: int) -> list[_Visitor]:
+def _visitors(seed: int, period: int) -> list[Visitor]:
     """Who comes in a period; times count from its beginning."""
     rng = np.random.default_rng((seed, period))
     # all kinds have come once before one comes again
@@ -162,26 +162,27 @@ def _visitors(seed: int, period: int) -> list[_Visitor]:
     kind = str(order[period % len(order)])
     left, right, _ = drawn_garden.table_top_px(WIDTH_PX, HEIGHT_PX)
     middle = (left + right) / 2
-    visitors = [_visitor(rng, kind, 2.2, rng.uniform(6.6, 7.2), (left + 40, right - 40))]
+    visitors = [make_visitor(rng, kind, 2.2, rng.uniform(6.6, 7.2), (left + 40, right - 40))]
     if period % 3 == 1:
         # two of a kind keep to their halves of the table
         visitors = [
-            _visitor(rng, kind, 2.2, rng.uniform(6.6, 7.2), (left + 20, middle - 75)),
-            _visitor(rng, kind, 3.0, rng.uniform(6.2, 7.0), (middle + 75, right - 20)),
+            make_visitor(rng, kind, 2.2, rng.uniform(6.6, 7.2), (left + 20, middle - 75)),
+            make_visitor(rng, kind, 3.0, rng.uniform(6.2, 7.0), (middle + 75, right - 20)),
         ]
     return visitors
 
 
-def _visitor(
+def make_visitor(
     rng: np.random.Generator, kind: str, start_s: float, end_s: float, reach_px: tuple[float, float]
-) -> _Visitor:
-    stays: list[_Stay] = []
+) -> Visitor:
+    """A bird that lands at ``start_s``, keeps to ``reach_px`` and flies off at ``end_s``."""
+    stays: list[Stay] = []
     x_px = rng.uniform(*reach_px)
     faces_right = bool(rng.integers(2))
     at_s = start_s
     while at_s < end_s - 0.6:
         pose = str(rng.choice(["perched", "alert", "pecking"], p=[0.5, 0.25, 0.25]))
-        stays.append(_Stay(at_s, pose if stays else "perched", x_px, faces_right))
+        stays.append(Stay(at_s, pose if stays else "perched", x_px, faces_right))
         at_s += rng.uniform(0.5, 1.1) if pose == "pecking" else rng.uniform(0.8, 1.8)
         if rng.random() < 0.35:
             faces_right = not faces_right
@@ -189,23 +190,23 @@ def _visitor(
             x_px += rng.uniform(20, 60) * (1 if faces_right else -1)
             x_px = min(max(x_px, reach_px[0]), reach_px[1])
     length_px = round(rng.uniform(142, 174) * (1.15 if kind == "blackbird" else 1.0))
-    return _Visitor(kind, length_px, end_s, tuple(stays))
+    return Visitor(kind, length_px, end_s, tuple(stays))
 
 
-def _place(visitor: _Visitor, t_s: float) -> _Placed | None:
+def place(visitor: Visitor, t_s: float) -> Placed | None:
     """Where the bird is at a time within its period, None when it is not there."""
     first = visitor.stays[0]
-    if not first.start_s - _FLIGHT_IN_S <= t_s < visitor.end_s + _FLIGHT_OUT_S:
+    if not first.start_s - FLIGHT_IN_S <= t_s < visitor.end_s + FLIGHT_OUT_S:
         return None
     stand_y = drawn_garden.table_top_px(WIDTH_PX, HEIGHT_PX)[2] + 4
     stay = next((s for s in reversed(visitor.stays) if s.start_s <= t_s), first)
     pose, x, y, faces_right = stay.pose, stay.x_px, stand_y, stay.faces_right
     if t_s < first.start_s or t_s >= visitor.end_s:
         if t_s < first.start_s:
-            away = ((first.start_s - t_s) / _FLIGHT_IN_S) ** 1.5
+            away = ((first.start_s - t_s) / FLIGHT_IN_S) ** 1.5
             side = -1 if faces_right else 1
         else:
-            away = ((t_s - visitor.end_s) / _FLIGHT_OUT_S) ** 1.5
+            away = ((t_s - visitor.end_s) / FLIGHT_OUT_S) ** 1.5
             side = 1 if faces_right else -1
         # a curve from outside the frame down to the table, or back up
         x += side * away * (x + 200 if side < 0 else WIDTH_PX + 200 - x)
@@ -218,10 +219,10 @@ def _place(visitor: _Visitor, t_s: float) -> _Placed | None:
         y -= 0.5 * abs(stay.x_px - before.x_px) * math.sin(math.pi * done)
     sprite = drawn_birds.bird(visitor.kind, pose, visitor.length_px, faces_right)
     left, top = round(x - sprite.foot_px[0]), round(y - sprite.foot_px[1])
-    return _Placed(sprite, left, top, shadow=max(0.0, 1 - (stand_y - y) / 50))
+    return Placed(sprite, left, top, shadow=max(0.0, 1 - (stand_y - y) / 50))
 
 
-def _blend(scene: Plane, rgb: Plane, alpha: Plane, left_px: int, top_px: int) -> None:
+def blend(scene: Plane, rgb: Plane, alpha: Plane, left_px: int, top_px: int) -> None:
     """Lay a picture (already multiplied by its alpha) over the scene, cut at the scene's edges."""
     height, width = alpha.shape
     x0, y0 = max(left_px, 0), max(top_px, 0)
@@ -233,7 +234,7 @@ def _blend(scene: Plane, rgb: Plane, alpha: Plane, left_px: int, top_px: int) ->
     scene[y0:y1, x0:x1] += rgb[cut]
 
 
-def _cast_shadow(scene: Plane, bird: _Placed) -> None:
+def cast_shadow(scene: Plane, bird: Placed) -> None:
     """Darken the table under the bird."""
     if not bird.shadow:
         return
@@ -242,4 +243,4 @@ def _cast_shadow(scene: Plane, bird: _Placed) -> None:
     alpha = (0.5 * bird.shadow * np.exp(-3 * (x**2 + y**2))).astype(np.float32)
     left = round(bird.left_px + bird.sprite.foot_px[0] - width)
     top = round(drawn_garden.table_top_px(WIDTH_PX, HEIGHT_PX)[2] - 7)
-    _blend(scene, np.zeros((*alpha.shape, 3), np.float32), alpha, left, top)
+    blend(scene, np.zeros((*alpha.shape, 3), np.float32), alpha, left, top)

@@ -1,45 +1,56 @@
-"""A live camera: a thread keeps the newest picture, and a lost camera is opened again."""
+"""A live camera: another process keeps the newest picture, and a lost camera is opened again."""
 
 from __future__ import annotations
 
+import json
 import logging
-import random
+import os
+import select
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
-import cv2
-
+from edgebird.camera.slot import Picture, Slot
 from edgebird.errors import CameraError
-from edgebird.structures import Frame, Image
+from edgebird.structures import Frame, Silence
 
 log = logging.getLogger(__name__)
 
-_LAST_RETRY_S = 30.0
-_JOIN_S = 1.0
+_SILENCE_S = 1.0
+_LONGEST_PAUSE_S = 5.0
 
 
-class Capture(Protocol):
-    """The two methods of ``cv2.VideoCapture`` that a live camera needs."""
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a camera may take before its process is killed and a new one started.
 
-    def read(self) -> tuple[bool, Any]:
-        """Wait for a picture: (True, uint8 (H, W, 3) BGR), or (False, None) when none comes."""
+    Args:
+        open_s: to open, and from then to the first picture.
+        read_s: from one picture to the next.
+    """
 
-    def release(self) -> None:
-        """Let go of the device."""
+    open_s: float = 20.0
+    read_s: float = 5.0
 
 
 class LiveCamera:
     """Frames of a camera that does not wait for us: always the newest, older ones are dropped.
 
-    A camera that gives no more pictures is logged once and opened again, at first after
-    ``first_retry_s``, then at doubling intervals up to 30 s; meanwhile ``frames`` waits.
+    The camera is read in a process of its own (see `edgebird.camera.worker`), which opens it again
+    when it is lost, and which is killed and replaced when it hangs. Loss and return are logged
+    once each.
 
     Args:
-        open_capture: opens the device or stream; raises CameraError when that fails.
+        opener: the function that opens the camera, as ``module:name``; it runs in that process,
+            returns a `Capture` and raises CameraError.
+        arguments: its keyword arguments; they travel as JSON.
         source: the camera's name for logs and frames, without credentials.
-        first_retry_s: wait before the first attempt to open a lost camera again.
+        patience: time-outs.
 
     Attributes:
         dropped: pictures that were replaced by a newer one before anybody asked for them.
@@ -49,93 +60,215 @@ class LiveCamera:
     """
 
     def __init__(
-        self, open_capture: Callable[[], Capture], *, source: str, first_retry_s: float = 1.0
+        self,
+        opener: str,
+        arguments: dict[str, Any],
+        *,
+        source: str,
+        patience: Patience | None = None,
     ) -> None:
         self.source = source
         self.dropped = 0
-        self._open_capture = open_capture
-        self._first_retry_s = first_retry_s
-        self._newest: tuple[Image, float, float] | None = None
-        self._changed = threading.Condition()
+        self._command = [opener, json.dumps(arguments)]
+        self._patience = patience or Patience()
         self._closing = threading.Event()
-        capture = open_capture()
-        if not self._read(capture):
-            capture.release()
-            raise CameraError(
-                f"camera {source} opens but gives no picture: check that it is a camera, that no "
-                "other program uses it, and for a Raspberry Pi ribbon camera use picamera2"
-            )
-        # A read can hang in the driver; a daemon thread does not keep the program from ending.
-        self._thread = threading.Thread(
-            target=self._run, args=(capture,), name=f"camera {source}", daemon=True
-        )
-        self._thread.start()
+        self._lock = threading.Lock()
+        self._iterating = False
+        self._reader = _Reader(self._command)
+        try:
+            self._first: Picture | None = self._wait_for_first()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def frame_count(self) -> None:
         """A live camera has no end."""
         return None
 
-    def frames(self) -> Iterator[Frame]:
+    @property
+    def process_id(self) -> int:
+        """Of the process that reads the camera now."""
+        return self._reader.process.pid
+
+    def frames(self) -> Iterator[Frame | Silence]:
         """Yield the newest picture each time, waiting for one that was not yet seen."""
-        index = 0
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._closing.is_set())
-                if self._newest is None or self._closing.is_set():
-                    return
-                (bgr, monotonic_s, utc_s), self._newest = self._newest, None
-            rgb: Image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype("uint8", copy=False)
-            yield Frame(rgb, index, monotonic_s, utc_s, self.source)
-            index += 1
+        with self._lock:
+            if self._closing.is_set():
+                return
+            self._iterating = True
+        try:
+            yield from self._frames()
+        finally:
+            with self._lock:
+                self._iterating = False
+                self._reader.release()
+
+    def restart(self) -> None:
+        """Open the camera anew: for one that goes on, but no longer shows what is there.
+
+        To be called between two frames.
+        """
+        with self._lock:
+            if not self._closing.is_set():
+                self._reader.release()
+                self._reader = _Reader(self._command)
 
     def close(self) -> None:
-        """End ``frames`` and let go of the camera; a read that hangs is not waited for."""
-        with self._changed:
+        """End ``frames`` and let go of the camera, also when it hangs."""
+        with self._lock:
             self._closing.set()
-            self._changed.notify_all()
-        self._thread.join(_JOIN_S)
+            # the end of the process wakes whoever waits for its pictures
+            self._reader.kill()
+            if not self._iterating:
+                self._reader.release()
 
-    def _read(self, capture: Capture) -> bool:
-        """Put the next picture into the slot; False when the camera gave none."""
-        try:
-            ok, bgr = capture.read()
-        except cv2.error:
-            return False
-        if not ok:
-            return False
-        with self._changed:
-            self.dropped += self._newest is not None
-            self._newest = (bgr, time.monotonic(), time.time())
-            self._changed.notify_all()
-        return True
-
-    def _run(self, capture: Capture | None) -> None:
-        lost = False
-        retry_s = self._first_retry_s
+    def _frames(self) -> Iterator[Frame | Silence]:
+        index = 0
+        lost, error = False, None
+        pause_s, not_before_s = _SILENCE_S, 0.0
+        picture, self._first = self._first, None
         while not self._closing.is_set():
-            if capture is not None and self._read(capture):
+            if picture is None:
+                picture = self._next_picture(_SILENCE_S)
+            if picture is not None:
                 if lost:
                     log.warning("camera %s is back", self.source)
-                lost, retry_s = False, self._first_retry_s
+                lost, error, pause_s = False, None, _SILENCE_S
+                times = picture.monotonic_s, picture.utc_s
+                frame = Frame(picture.pixels, index, *times, self.source, picture.luma)
+                picture = None
+                index += 1
+                yield frame
                 continue
-            if not lost:
-                log.warning("camera %s is lost, trying to open it again", self.source)
+            if self._closing.is_set():
+                return
+            hangs = self._reader.hangs(self._patience)
+            error = self._reader.problem or (hangs and "it does not answer") or error
+            if not lost and error:
+                log.warning("camera %s is lost: %s; trying again", self.source, error)
                 lost = True
-            if capture is not None:
-                capture.release()
-            # jitter, so that several cameras of one hub do not come back in step
-            self._closing.wait(retry_s * random.uniform(0.8, 1.2))
-            retry_s = min(2 * retry_s, _LAST_RETRY_S)
-            capture = self._reopen()
-        if capture is not None:
-            capture.release()
+            if hangs and time.monotonic() >= not_before_s:
+                self.restart()
+                not_before_s = time.monotonic() + pause_s
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            yield Silence(time.monotonic(), time.time(), lost, error or None)
 
-    def _reopen(self) -> Capture | None:
-        if self._closing.is_set():
-            return None
+    def _wait_for_first(self) -> Picture:
+        reader = self._reader
+        while not (reader.hangs(self._patience) or self._closing.is_set()):
+            if (picture := self._next_picture(0.5)) is not None:
+                return picture
+            if reader.problem and not reader.was_open:
+                raise CameraError(reader.problem)
+            if reader.problem:
+                break
+        raise CameraError(
+            f"camera {self.source} opens but gives no picture: check that it is a camera, that no "
+            "other program uses it, and for a Raspberry Pi ribbon camera use picamera2"
+        )
+
+    def _next_picture(self, timeout_s: float) -> Picture | None:
+        """The newest picture; None when none comes in time, when the camera gets into trouble, or
+        at the end.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        known = self._reader.problem
+        while not self._closing.is_set():
+            picture, missed = self._reader.take()
+            self.dropped += missed
+            left_s = give_up_s - time.monotonic()
+            if picture is not None or left_s <= 0 or self._reader.problem != known:
+                return picture
+            if not self._reader.wait(left_s):
+                self._closing.wait(left_s)
+        return None
+
+
+class _Reader:
+    """One process that reads the camera.
+
+    Attributes:
+        problem: why the camera is closed, as the process said; None when it is not.
+        was_open: the camera has been open.
+    """
+
+    def __init__(self, command: list[str]) -> None:
+        self.problem: str | None = None
+        self.was_open = False
+        self._slot = Slot.create()
+        fds = self._slot.memory_fd, self._slot.count_fd
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edgebird.camera.worker", *command, *map(str, fds)],
+            # its end closes with us, and then the process ends
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=fds,
+            # Ctrl-C is for us, who end it in order
+            process_group=0,
+            env={
+                **os.environ,
+                "OPENBLAS_NUM_THREADS": "1",
+                "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "4",
+            },
+        )
+        assert self.process.stdout is not None
+        self._messages = self.process.stdout.fileno()
+        os.set_blocking(self._messages, False)
+        self._unread = b""
+        self._ended = self._gave_pictures = self._released = False
+        self._active_s = time.monotonic()
+
+    def take(self) -> tuple[Picture | None, int]:
+        """The newest picture that was not taken yet and how many were missed, without waiting."""
+        self._hear()
+        picture, missed = self._slot.take()
+        if picture is not None:
+            self.problem = None
+            self._gave_pictures = True
+            self._active_s = time.monotonic()
+        return picture, missed
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a picture or a message; False at once when the process has ended."""
+        if self._ended:
+            return False
+        select.select([self._slot.count_fd, self._messages], [], [], timeout_s)
+        return True
+
+    def hangs(self, patience: Patience) -> bool:
+        """Whether it has ended, or nothing was heard of it for too long."""
+        limit_s = patience.read_s if self._gave_pictures else patience.open_s
+        return self._ended or time.monotonic() - self._active_s > limit_s
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self.process.kill()
+
+    def release(self) -> None:
+        """End the process, and close what we shared with it."""
+        if self._released:
+            return
+        self._released = True
+        self.kill()
+        # One that is stuck in the kernel cannot be waited for; it goes when its driver lets it.
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._slot.close()
+
+    def _hear(self) -> None:
         try:
-            return self._open_capture()
-        except CameraError as error:
-            log.debug("%s", error)
-            return None
+            heard = os.read(self._messages, 65536)
+        except BlockingIOError:
+            return
+        self._ended |= not heard
+        *lines, self._unread = (self._unread + heard).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            self._active_s = time.monotonic()
+            self._gave_pictures = False
+            self.was_open |= message["state"] == "open"
+            self.problem = message.get("error", self.problem)

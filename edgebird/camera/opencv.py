@@ -4,78 +4,139 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 
-from edgebird.camera.live import LiveCamera
+from edgebird.camera.live import LiveCamera, Patience
+from edgebird.camera.settings import CameraSettings, turned
+from edgebird.camera.slot import Picture
 from edgebird.errors import CameraError
 
-_STREAM_TIMEOUT_MS = 10_000
+STABLE_NAMES = Path("/dev/v4l/by-id")
+
+_STREAM_TIMEOUT_MS = 8000
+_STREAM_PATIENCE = Patience(open_s=2.5 * _STREAM_TIMEOUT_MS / 1000, read_s=10.0)
 
 
-def open_device(
-    source: str, *, fps: float | None = None, size: tuple[int, int] | None = None
-) -> LiveCamera:
-    """Open a V4L2 camera by number or path, asking it for a rate and a size in pixels.
+def open_device(source: str, settings: CameraSettings) -> LiveCamera:
+    """Open a V4L2 camera by number, path, or name below /dev/v4l/by-id.
 
     Raises:
         CameraError: there is no such device, or it cannot be used.
     """
-    path = Path(f"/dev/video{source}" if source.isdecimal() else source)
-
-    def open_capture() -> cv2.VideoCapture:
-        if not path.exists():
-            raise CameraError(f"camera {source}: there is no {path}; {_devices_here()}")
-        if not os.access(path, os.R_OK | os.W_OK):
-            raise CameraError(
-                f"camera {source}: no permission to use {path}; add the user to the group video "
-                "(sudo usermod -aG video $USER) and log in again"
-            )
-        capture = open_quietly(str(path), cv2.CAP_V4L2)
-        if not capture.isOpened():
-            raise CameraError(
-                f"camera {source}: {path} is not a camera or is in use by another program; "
-                "see `v4l2-ctl --list-devices`"
-            )
-        if size is not None:
-            capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
-            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
-        if fps is not None:
-            capture.set(cv2.CAP_PROP_FPS, fps)
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        return capture
-
-    return LiveCamera(open_capture, source=source)
+    arguments = {"source": source, "settings": asdict(settings)}
+    return LiveCamera(f"{__name__}:device_capture", arguments, source=source)
 
 
-def open_stream(url: str) -> LiveCamera:
+def open_stream(url: str, settings: CameraSettings) -> LiveCamera:
     """Open a network stream; RTSP goes over TCP.
 
     Raises:
         CameraError: nothing answers at the address, or it is not a video stream.
     """
+    arguments = {"url": url, "settings": asdict(settings)}
     # "user:password@" is what FFmpeg wants, but nothing else may see it
     name = redact_url(url)
+    return LiveCamera(
+        f"{__name__}:stream_capture", arguments, source=name, patience=_STREAM_PATIENCE
+    )
 
-    def open_capture() -> cv2.VideoCapture:
-        timeouts = [
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-            _STREAM_TIMEOUT_MS,
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-            _STREAM_TIMEOUT_MS,
-        ]
-        capture = open_quietly(url, cv2.CAP_FFMPEG, timeouts)
-        if not capture.isOpened():
-            raise CameraError(
-                f"camera {name} cannot be opened: check that the address is reachable from here, "
-                "its path, and the user and password"
-            )
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        return capture
 
-    return LiveCamera(open_capture, source=name)
+def device_path(source: str) -> Path:
+    """Where a camera given by number, path or stable name is."""
+    if source.isdecimal():
+        return Path(f"/dev/video{source}")
+    return Path(source) if source.startswith("/") else STABLE_NAMES / source
+
+
+def device_capture(source: str, settings: dict[str, Any]) -> OpenCVCapture:
+    """Open a V4L2 device (in the process that reads it); see `open_device`."""
+    wanted = CameraSettings(**settings)
+    path = device_path(source)
+    if not path.exists():
+        raise CameraError(f"camera {source}: there is no {path}; {_devices_here()}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise CameraError(
+            f"camera {source}: no permission to use {path}; add the user to the group video "
+            "(sudo usermod -aG video $USER) and log in again"
+        )
+    # OpenCV knows device nodes, not the links to them
+    capture = open_quietly(str(path.resolve()), cv2.CAP_V4L2)
+    if not capture.isOpened():
+        raise CameraError(
+            f"camera {source}: {path} is not a camera or is in use by another program; "
+            "see `edgebird cameras`"
+        )
+    for setting, value in _device_settings(wanted):
+        capture.set(setting, value)
+    return OpenCVCapture(capture, wanted)
+
+
+def _device_settings(wanted: CameraSettings) -> list[tuple[int, float]]:
+    """What to ask of a V4L2 device, in the order in which drivers take it: format, size, rate."""
+    width, height = wanted.size or (640, 480)
+    # Up to VGA raw pictures fit through USB 2 and cost no decoding; larger ones come as JPEG.
+    code = wanted.pixel_format or ("YUYV" if width * height <= 640 * 480 else "MJPG")
+    settings: list[tuple[int, float]] = [(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*code))]
+    if wanted.size is not None:
+        settings += [(cv2.CAP_PROP_FRAME_WIDTH, width), (cv2.CAP_PROP_FRAME_HEIGHT, height)]
+    return settings + [(cv2.CAP_PROP_FPS, wanted.fps), (cv2.CAP_PROP_BUFFERSIZE, 1)]
+
+
+def stream_capture(url: str, settings: dict[str, Any]) -> OpenCVCapture:
+    """Open a stream (in the process that reads it); see `open_stream`."""
+    timeouts = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        _STREAM_TIMEOUT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        _STREAM_TIMEOUT_MS,
+    ]
+    capture = open_quietly(url, cv2.CAP_FFMPEG, timeouts)
+    if not capture.isOpened():
+        raise CameraError(
+            f"camera {redact_url(url)} cannot be opened: check that the address is reachable from "
+            "here, its path, and the user and password"
+        )
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return OpenCVCapture(capture, CameraSettings(**settings))
+
+
+class OpenCVCapture:
+    """An open ``cv2.VideoCapture`` that delivers at most the wanted rate.
+
+    Pictures that come faster are taken from the device but not decoded, which is what costs.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, settings: CameraSettings) -> None:
+        self._capture = capture
+        self._settings = settings
+        # a tenth early is in time: cameras are not that regular
+        self._interval_s = 0.9 / settings.fps
+        self._next_s = 0.0
+
+    def read(self) -> Picture | None:
+        """The next picture, turned as the settings say; None when there is none or it is spoilt."""
+        while self._capture.grab():
+            now_s, utc_s = time.monotonic(), time.time()
+            if now_s >= self._next_s:
+                self._next_s = now_s + self._interval_s
+                ok, bgr = self._capture.retrieve()
+                if not ok:
+                    return None
+                return Picture(
+                    turned(bgr.astype(np.uint8, copy=False), self._settings), now_s, utc_s
+                )
+        return None
+
+    def release(self) -> None:
+        """Let go of the device or stream."""
+        self._capture.release()
 
 
 def open_quietly(source: str, backend: int, parameters: Sequence[int] = ()) -> cv2.VideoCapture:

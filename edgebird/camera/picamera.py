@@ -1,66 +1,107 @@
-"""The Raspberry Pi's ribbon camera, through the system's picamera2."""
+"""The Raspberry Pi's ribbon camera, through the system's picamera2.
+
+Section numbers in comments are those of "The Picamera2 Library" (Raspberry Pi Ltd, the manual that
+the package's own README points to).
+"""
 
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
-from edgebird.camera.live import LiveCamera
-from edgebird.errors import CameraError
+import numpy as np
 
-_FRAME_TIMEOUT_S = 5.0
+from edgebird.camera.live import LiveCamera
+from edgebird.camera.settings import CameraSettings, turned
+from edgebird.camera.slot import Picture
+from edgebird.errors import CameraError
+from edgebird.structures import Image
+
+_FRAME_TIMEOUT_S = 4.0
 _DEFAULT_SIZE = (1280, 720)
+_LUMA_WIDTH_PX = 320
 
 
 def open_picamera(
     number: int = 0,
+    settings: CameraSettings | None = None,
     *,
-    fps: float | None = None,
-    size: tuple[int, int] | None = None,
-    picamera2_class: Callable[[int], Any] | None = None,
+    opener: str = f"{__name__}:picamera_capture",
 ) -> LiveCamera:
     """Open a ribbon camera.
 
     Args:
         number: which camera, as ``rpicam-hello --list-cameras`` counts them.
-        fps: frame rate; the library's default when None.
-        size: (width, height) in pixels, 1280 x 720 when None.
-        picamera2_class: stands in for ``picamera2.Picamera2`` in tests.
+        settings: what is asked of it; 1280 x 720 pixels without a size.
+        opener: stands in for `picamera_capture` in tests, see `LiveCamera`.
 
     Raises:
         CameraError: picamera2 is not installed, or the camera cannot be used.
     """
-    make = picamera2_class or _import_picamera2()
-    return LiveCamera(
-        lambda: _PicameraCapture(make, number, fps, size or _DEFAULT_SIZE),
-        source=f"picamera2:{number}",
-    )
+    arguments = {"number": number, "settings": asdict(settings or CameraSettings())}
+    return LiveCamera(opener, arguments, source=f"picamera2:{number}")
 
 
-class _PicameraCapture:
-    """A started ribbon camera in the shape of ``cv2.VideoCapture``."""
+def picamera_capture(number: int, settings: dict[str, Any]) -> PicameraCapture:
+    """Open a ribbon camera (in the process that reads it); see `open_picamera`."""
+    wanted = CameraSettings(**settings)
+    return PicameraCapture(_import("picamera2").Picamera2, _transform, number, wanted)
+
+
+class PicameraCapture:
+    """A started ribbon camera: its pictures at full detail, each with a small one of its luma.
+
+    Args:
+        make: ``picamera2.Picamera2``, or what stands in for it.
+        make_transform: from two flags, mirrored horizontally and vertically, to what
+            ``transform`` of a configuration takes.
+        number: of the camera.
+        settings: what is asked of it.
+
+    Raises:
+        CameraError: it cannot be used.
+    """
 
     def __init__(
         self,
         make: Callable[[int], Any],
+        make_transform: Callable[[bool, bool], Any],
         number: int,
-        fps: float | None,
-        size: tuple[int, int],
+        settings: CameraSettings,
     ) -> None:
+        # The camera mirrors, and so turns by 180 degrees, at no cost; the rest is left to us.
+        half_turn = settings.rotate in (180, 270)
+        mirrored = (settings.flip_horizontal != half_turn, settings.flip_vertical != half_turn)
+        self._left_to_do = CameraSettings(rotate=90 if settings.rotate in (90, 270) else 0)
+        width, height = tuple(settings.size or _DEFAULT_SIZE)
+        # 4.2.2.1 image sizes: even ones. 4.2.4: the second stream must not be larger than the main.
+        luma_width = min(_LUMA_WIDTH_PX, width) // 2 * 2
+        luma_height = max(2, round(luma_width * height / width / 2) * 2)
+        self._luma_size = luma_width, luma_height
         camera = None
         try:
+            # 8.4 multiple cameras: the constructor takes the number
             camera = make(number)
             configuration = camera.create_video_configuration(
-                # The names are those of the bytes from high to low: the array of "RGB888" has
-                # B, G, R order, which is what a capture is to deliver; "BGR888" would be RGB.
-                main={"size": size, "format": "RGB888"},
-                # one frame being filled, one queued, one being read
+                # Appendix A: names are those of the bytes from high to low. "RGB888" comes as an
+                # array in B, G, R order, which is what a capture is to deliver.
+                main={"size": (width, height), "format": "RGB888"},
+                # 4.2.4 the lores stream: on boards before the Pi 5 always YUV420
+                lores={"size": self._luma_size, "format": "YUV420"},
+                # 4.2.1.3: the default is 6. One being filled, one queued, one being read are
+                # enough for newest-frame-wins, and fit the contiguous memory of a 512 MB board.
                 buffer_count=3,
-                controls={} if fps is None else {"FrameRate": fps},
+                # 4.2.1.4: with a queue, a picture may be older than the wish for it
+                queue=False,
+                # 4.2.1.1 transforms
+                transform=make_transform(*mirrored),
+                controls=_controls(settings, camera.camera_controls),
             )
-            camera.configure(configuration)
-            camera.start()
+            camera.configure(configuration)  # 4.1
+            camera.start()  # 2.3
         except (RuntimeError, IndexError, OSError) as error:
             if camera is not None:
                 camera.close()
@@ -70,24 +111,85 @@ class _PicameraCapture:
             ) from error
         self._camera = camera
 
-    def read(self) -> tuple[bool, Any]:
-        """The next picture in B, G, R order; (False, None) when none comes in time."""
+    def read(self) -> Picture | None:
+        """The next picture; None when none comes in time."""
+        # 6.5 asynchronous capture: without waiting there is a job, and `wait` takes a time-out
+        job = self._camera.capture_request(wait=False)
         try:
-            job = self._camera.capture_array("main", wait=False)
-            return True, self._camera.wait(job, timeout=_FRAME_TIMEOUT_S)
+            request = self._camera.wait(job, timeout=_FRAME_TIMEOUT_S)
+            try:
+                # 6.4 requests: both pictures of one request are of the same moment
+                pixels = request.make_array("main")
+                luma = self._luma(request.make_array("lores"))
+                age_s = _age_s(request.get_metadata())
+            finally:
+                request.release()  # 6.4: its buffer goes back to the camera
         except (TimeoutError, RuntimeError):
-            return False, None
+            return None
+        pixels, luma = (turned(image, self._left_to_do) for image in (pixels, luma))
+        return Picture(pixels, time.monotonic() - age_s, time.time() - age_s, luma)
 
     def release(self) -> None:
+        """Stop the camera and let go of it."""
         self._camera.close()
 
+    def _luma(self, yuv: Image) -> Image:
+        """The brightness in a YUV420 picture.
 
-def _import_picamera2() -> Callable[[int], Any]:
+        Appendix A: all rows of Y, then half as many of U and V. Rows may be padded at their end.
+        """
+        width, height = self._luma_size
+        return np.ascontiguousarray(yuv[:height, :width])
+
+
+def _controls(settings: CameraSettings, available: Any) -> dict[str, Any]:
+    """Controls to start with: 5.1 and Appendix C for their names and units, 5.2 for autofocus.
+
+    Args:
+        settings: what is asked for.
+        available: names that this camera knows; a control that it lacks is left out.
+    """
+    wanted: dict[str, Any] = {"FrameRate": settings.fps, "ExposureValue": settings.exposure_value}
+    # AfModeEnum: 0 manual, 2 continuous
+    if settings.autofocus == "continuous":
+        wanted["AfMode"] = 2
+    else:
+        wanted |= {"AfMode": 0, "LensPosition": settings.focus_dioptres}
+    if settings.exposure_us is not None:
+        wanted["ExposureTime"] = settings.exposure_us
+    if settings.gain is not None:
+        wanted["AnalogueGain"] = settings.gain
+    # the frame rate is a name of the library's own, for two limits of the camera's
+    return {k: v for k, v in wanted.items() if k in available or k == "FrameRate"}
+
+
+def _age_s(metadata: dict[str, Any]) -> float:
+    """Seconds since a picture was taken: 6.2 metadata, SensorTimestamp in ns since boot."""
+    taken_ns = metadata.get("SensorTimestamp")
+    if taken_ns is None:
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - float(taken_ns) / 1e9)
+
+
+def _transform(horizontal: bool, vertical: bool) -> Any:
+    return _import("libcamera").Transform(hflip=horizontal, vflip=vertical)
+
+
+def list_picameras() -> list[dict[str, Any]]:
+    """The ribbon cameras that are there, as ``Picamera2.global_camera_info()`` tells (8.4).
+
+    Raises:
+        CameraError: picamera2 is not installed.
+    """
+    cameras: list[dict[str, Any]] = _import("picamera2").Picamera2.global_camera_info()
+    return cameras
+
+
+def _import(name: str) -> Any:
     try:
-        make: Callable[[int], Any] = importlib.import_module("picamera2").Picamera2
+        return importlib.import_module(name)
     except ImportError as error:
         raise CameraError(
-            f"picamera2 cannot be imported ({error}): `sudo apt install python3-picamera2` and use "
+            f"{name} cannot be imported ({error}): `sudo apt install python3-picamera2` and use "
             "an environment made with `python3 -m venv --system-site-packages`"
         ) from error
-    return make

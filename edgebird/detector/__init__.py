@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+from edgebird.errors import UsageError
+from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, Model, load_model
 from edgebird.structures import Detections, Image
 from edgebird.tiles import Region
+
+if TYPE_CHECKING:
+    from edgebird.config import DetectorSection
 
 
 class Detector(Protocol):
@@ -16,3 +22,39 @@ class Detector(Protocol):
         self, image: Image, regions: Sequence[Region] | None = None, *, threshold: float
     ) -> Detections:
         """Find birds in the given regions of a frame, or in all of it, best first."""
+
+
+def open_detector(settings: DetectorSection) -> tuple[Model, Detector]:
+    """The detector that the settings name, and the model it runs on.
+
+    Raises:
+        UsageError: two settings do not go together.
+        ModelError: a model cannot be loaded.
+    """
+    # Here and not above, because they import this module.
+    from edgebird.classify import Classifier
+    from edgebird.detector.conv import ConvDetector
+    from edgebird.detector.verify import VerifyingDetector
+    from edgebird.detector.window import WindowDetector
+    from edgebird.interpreter import TfliteInterpreter, default_threads
+
+    threads = settings.threads or default_threads()
+    path = None if settings.model is None else Path(settings.model)
+    if settings.name == "window":
+        if settings.verify:
+            raise UsageError(
+                "the window detector is the classifier already, a second look adds nothing: "
+                "leave --verify out"
+            )
+        model = load_model(path or DEFAULT_CLASSIFIER, "classifier")
+        classifier = Classifier(TfliteInterpreter(model, threads), model.card)
+        return model, WindowDetector(classifier, settings.smallest_bird_px)
+    if settings.smallest_bird_px is not None:
+        raise UsageError("smallest_bird_px is for the window detector only: leave it out")
+    model = load_model(path or DEFAULT_DETECTOR, "detector")
+    detector = ConvDetector(TfliteInterpreter(model, threads), model.card)
+    if not settings.verify:
+        return model, detector
+    second = load_model(DEFAULT_CLASSIFIER, "classifier")
+    classifier = Classifier(TfliteInterpreter(second, threads), second.card)
+    return model, VerifyingDetector(detector, classifier)

@@ -1,0 +1,137 @@
+"""The process that reads one camera: ``python -m edgebird.camera.worker``, started by `LiveCamera`.
+
+A read can hang in a driver or a library for ever, and a thread that hangs there cannot be ended:
+it keeps the device open, so that nobody else can use it. A process can be killed, and what it held
+is free again. It costs about 20 MB of memory of its own; code pages are shared with the parent.
+
+It opens its camera, puts each picture into the `Slot` and, when none comes any more, opens the
+camera again, with growing pauses. It tells its parent, one JSON object a line: ``{"state":
+"opening"}``, ``{"state": "open"}``, or ``{"state": "closed", "error": "..."}``. It ends with its
+parent, whose end of its standard input closes then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import sys
+import threading
+import time
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from edgebird.camera.slot import Picture, Slot
+from edgebird.errors import CameraError, EdgebirdError
+
+FIRST_RETRY_S = 0.5
+# The camera is found again within this time (and its own start) after it has come back.
+LAST_RETRY_S = 5.0
+# Some pictures of a shaky cable cannot be decoded; so many in a row are no accident.
+_MAX_BAD_READS = 5
+_BAD_READ_PAUSE_S = 0.02
+
+
+class Capture(Protocol):
+    """An open camera."""
+
+    def read(self) -> Picture | None:
+        """Wait for the next picture; None when it is spoilt or does not come in time."""
+
+    def release(self) -> None:
+        """Let go of the device."""
+
+
+def serve(make: Any, slot: Slot, say: Any) -> None:
+    """Keep the slot filled, for ever.
+
+    Args:
+        make: opens the camera; a function without arguments that returns a `Capture` or raises
+            CameraError.
+        slot: takes the pictures.
+        say: takes each message for the parent.
+    """
+    retry_s = FIRST_RETRY_S
+    while True:
+        say({"state": "opening"})
+        try:
+            capture: Capture = make()
+        except EdgebirdError as error:
+            say({"state": "closed", "error": str(error)})
+        else:
+            say({"state": "open"})
+            if _fill(slot, capture):
+                retry_s = FIRST_RETRY_S
+            capture.release()
+            say({"state": "closed", "error": "it gives no pictures any more"})
+        # jitter, so that several cameras of one hub do not come back in step
+        time.sleep(retry_s * random.uniform(0.8, 1.2))
+        retry_s = min(2 * retry_s, LAST_RETRY_S)
+
+
+def _fill(slot: Slot, capture: Capture) -> int:
+    """Pass on pictures until no more come; how many there were."""
+    pictures = bad = 0
+    while bad < _MAX_BAD_READS:
+        picture = _read(capture)
+        if picture is None:
+            bad += 1
+            time.sleep(_BAD_READ_PAUSE_S)
+        else:
+            slot.put(picture)
+            pictures += 1
+            bad = 0
+    return pictures
+
+
+def _read(capture: Capture) -> Picture | None:
+    """The next picture, None for anything else that a broken camera gives."""
+    try:
+        picture = capture.read()
+    except (cv2.error, CameraError):
+        return None
+    if picture is None:
+        return None
+    shape = np.shape(picture.pixels)
+    good = picture.pixels.dtype == np.uint8 and len(shape) == 3 and shape[2] == 3 and 0 not in shape
+    return picture if good else None
+
+
+def _end_with_parent() -> None:
+    # The main thread may hang in a driver by then, so nothing less will do.
+    while os.read(0, 4096):
+        pass
+    os._exit(0)
+
+
+def main(argv: list[str]) -> None:
+    """Entry point of the process.
+
+    Args:
+        argv: the opening function as ``module:name``, its keyword arguments as JSON, and the file
+            descriptors of the slot.
+    """
+    module, _, name = argv[0].partition(":")
+    arguments = json.loads(argv[1])
+    slot = Slot(int(argv[2]), int(argv[3]))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)
+    # Messages have standard output for themselves, whatever libraries print.
+    messages = os.dup(1)
+    os.dup2(2, 1)
+
+    def say(message: dict[str, str]) -> None:
+        os.write(messages, json.dumps(message).encode() + b"\n")
+
+    open_capture = getattr(importlib.import_module(module), name)
+    try:
+        serve(lambda: open_capture(**arguments), slot, say)
+    except BrokenPipeError:
+        return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,132 @@
+"""Bird or not: whole pictures, or crops of a frame, through the classifier."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebird.camera.files import PictureSequence, list_pictures
+from edgebird.errors import CameraError
+from edgebird.model import ModelCard
+from edgebird.structures import Image, Scores
+
+log = logging.getLogger(__name__)
+
+# Crops that go through the network at once. More is no faster; fewer leaves threads idle.
+_BATCH = 16
+
+
+class BatchInterpreter(Protocol):
+    """A loaded network that takes several pictures at once."""
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height of the pictures it takes, in pixels."""
+
+    def run_batch(self, images: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        """Outputs for uint8 pictures (N, height, width, 3), float32, with the batch axis."""
+
+
+def fit_to_input(picture: Image, size: tuple[int, int]) -> Image:
+    """A picture of any size as the classifier sees it: scaled to ``size`` (width, height), in both
+    directions on its own, so that all of it is seen.
+    """
+    shrinks = picture.shape[0] * picture.shape[1] > size[0] * size[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(picture, size, interpolation=method).astype(np.uint8, copy=False)
+
+
+class Classifier:
+    """Says how likely a picture shows a bird.
+
+    Args:
+        interpreter: runs the network, whose output is the log-odds of a bird.
+        card: of the model.
+    """
+
+    def __init__(self, interpreter: BatchInterpreter, card: ModelCard) -> None:
+        self._interpreter = interpreter
+        self.threshold = card.threshold
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height of what the network sees, in pixels."""
+        return self._interpreter.input_size
+
+    def log_odds(self, pictures: Sequence[Image]) -> Scores:
+        """ln(p / (1 - p)) of a bird for each picture.
+
+        Args:
+            pictures: uint8 (H, W, 3), RGB, each of any size.
+
+        Returns:
+            float32 (N,).
+        """
+        results = [np.zeros(0, np.float32)]
+        for start in range(0, len(pictures), _BATCH):
+            part = pictures[start : start + _BATCH]
+            fitted = np.stack([fit_to_input(picture, self.input_size) for picture in part])
+            if start and len(part) < _BATCH:
+                # Another batch size would have the network set up anew.
+                fitted = np.pad(fitted, ((0, _BATCH - len(part)), (0, 0), (0, 0), (0, 0)))
+            [odds] = self._interpreter.run_batch(fitted)
+            results.append(odds.reshape(-1)[: len(part)])
+        return np.concatenate(results)
+
+    def probabilities(self, pictures: Sequence[Image]) -> Scores:
+        """The probability of a bird for each picture, float32 (N,); see `log_odds`."""
+        odds = self.log_odds(pictures)
+        return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a picture shows a bird, and the probability that it does."""
+
+    path: Path
+    bird: bool
+    probability: float
+
+
+def classify_pictures(
+    sources: Sequence[str],
+    classifier: Classifier,
+    on_verdict: Callable[[Verdict], None],
+    *,
+    threshold: float | None = None,
+) -> None:
+    """Say of each picture whether it shows a bird.
+
+    Args:
+        sources: pictures, folders and globs.
+        classifier: looks at them.
+        on_verdict: called for each picture in order.
+        threshold: lowest probability called a bird; default: the classifier's.
+
+    Raises:
+        CameraError: some could not be read; raised after all others are done, each is logged.
+    """
+    least = classifier.threshold if threshold is None else threshold
+    bad = 0
+    for source in sources:
+        try:
+            for frame in PictureSequence(list_pictures(source)).frames():
+                [probability] = classifier.probabilities([frame.image])
+                on_verdict(
+                    Verdict(Path(frame.source), bool(probability >= least), float(probability))
+                )
+        except CameraError as error:
+            log.warning("%s", error)
+            bad += 1
+    if bad:
+        raise CameraError(
+            f"{bad} of {len(sources)} sources could not be read in full (see above); "
+            "all else was classified"
+        )

@@ -1,0 +1,136 @@
+"""Weighs detections by what a camera that does not move knows of a place.
+
+Something that moves there and was not there before speaks for a bird. A place that is detected
+again and again, and where nothing ever moved, is a knot, a leaf or the feeder itself.
+
+Scores are log-odds of a bird; evidence that does not depend on the picture's content adds to them,
+as independent observations do (naive Bayes).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgebird.detector.merge import pairwise_overlap
+from edgebird.motion import Motion
+from edgebird.structures import Box, Detections
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceSettings:
+    """How much motion, and the lack of it, weigh.
+
+    Args:
+        motion_bonus: added to the log-odds of what moves.
+        still_penalty: taken from the log-odds of what never moved, at most.
+        still_after_s: so long something may be detected without ever having moved before it counts
+            for less; the penalty is whole after twice that time. What came with motion may keep
+            still for ten times as long, but not at a place that was once found to be a perch.
+    """
+
+    motion_bonus: float = 0.7
+    still_penalty: float = 3.0
+    still_after_s: float = 60.0
+
+
+# So many times as long may keep still what came with motion.
+_TRUST = 10
+# Part of a box that has to move.
+_MOVING_SHARE = 0.08
+_SAME_PLACE_IOU = 0.5
+_MAX_PLACES = 64
+_FORGET_AFTER_S = 3600.0
+# Between two looks at a place: longer pauses are no sight of it.
+_LONGEST_STEP_S = 10.0
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where something is detected.
+
+    ``still_s`` is for how long since it last moved, ``moved`` whether it ever did, and ``perch``
+    whether it once kept still for so long that it is no bird.
+    """
+
+    xyxy: Box
+    last_seen_s: float
+    still_s: float = 0.0
+    moved: bool = False
+    perch: bool = False
+
+
+class Evidence:
+    """Remembers places where detections came from, over hours.
+
+    Args:
+        settings: how much it weighs.
+    """
+
+    def __init__(self, settings: EvidenceSettings) -> None:
+        self._settings = settings
+        self._places: list[_Place] = []
+
+    def floor(self, threshold: float) -> float:
+        """The lowest score that motion may lift to the threshold, 0 to 1."""
+        return _probability(_log_odds(threshold) - self._settings.motion_bonus)
+
+    def weigh(self, detections: Detections, motion: Motion, now_s: float) -> Detections:
+        """The same detections with their scores changed, best first.
+
+        Args:
+            detections: of one frame, as the detector found them.
+            motion: of the same frame.
+            now_s: the frame's ``monotonic_s``.
+        """
+        if motion.light_changed:
+            return detections
+        self._places = [p for p in self._places if now_s - p.last_seen_s < _FORGET_AFTER_S]
+        scores = []
+        for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
+            xyxy = (box[0], box[1], box[2], box[3])
+            moves = motion.share_of(xyxy) >= _MOVING_SHARE
+            place = self._place_of(xyxy, now_s)
+            # a bird may be there now, in front of the knot: some time for it, but no trust
+            place.still_s = 0.0 if moves else place.still_s + self._step_s(place, now_s)
+            place.moved |= moves
+            place.xyxy, place.last_seen_s = xyxy, now_s
+            bonus = self._settings.motion_bonus if moves else 0.0
+            scores.append(_probability(_log_odds(score) + bonus - self._penalty(place)))
+        weighed = np.array(scores, np.float32)
+        order = np.argsort(-weighed, kind="stable")
+        return Detections(detections.xyxy[order], weighed[order])
+
+    def _penalty(self, place: _Place) -> float:
+        trusted = place.moved and not place.perch
+        limit_s = self._settings.still_after_s * (_TRUST if trusted else 1)
+        share = min(max(place.still_s / limit_s - 1, 0.0), 1.0)
+        place.perch |= share == 1
+        return self._settings.still_penalty * share
+
+    @staticmethod
+    def _step_s(place: _Place, now_s: float) -> float:
+        step_s = now_s - place.last_seen_s
+        return step_s if step_s <= _LONGEST_STEP_S else 0.0
+
+    def _place_of(self, xyxy: Box, now_s: float) -> _Place:
+        if self._places:
+            known = np.array([place.xyxy for place in self._places], np.float32)
+            iou, _ = pairwise_overlap(np.array([xyxy], np.float32), known)
+            nearest = int(iou[0].argmax())
+            if iou[0, nearest] > _SAME_PLACE_IOU:
+                return self._places[nearest]
+        latest_first = sorted(self._places, key=lambda place: -place.last_seen_s)
+        self._places = [_Place(xyxy, now_s), *latest_first[: _MAX_PLACES - 1]]
+        return self._places[0]
+
+
+def _log_odds(probability: float) -> float:
+    probability = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(probability / (1 - probability))
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-log_odds))

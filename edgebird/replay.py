@@ -1,0 +1,196 @@
+"""Replays a scenario through the whole loop, and counts what was found, missed and imagined."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from edgebird.camera.scenario import Stay
+from edgebird.health import memory_mib
+from edgebird.structures import Event, Frame, FrameProcessed, Health, VisitChanged
+
+_DAY_S = 86400.0
+# A visit may be reported a little before a bird is half inside the frame, and end a little late.
+_SLACK_S = 2.0
+# What the figures ask of: shorter visits need not be found.
+_SHORTEST_S = 1.0
+
+
+@dataclass
+class Verdict:
+    """What a replay came to.
+
+    Args:
+        visits: how many visits longer than a second there were.
+        found: how many of them were reported.
+        missed_s: when the others began, in seconds from the beginning.
+        false_s: when visits were reported that did not happen.
+        false_minutes: for how long visits were reported while there was none.
+        alert_delay_s: median time from a bird's coming into the picture to its alert.
+        alert_delay_p95_s: the 95th percentile of that.
+        hours: of scenario.
+        frames: that were looked through.
+        faults: begun, by name.
+        memory_mib: of the process at the end of each day.
+        took_s: real time.
+    """
+
+    visits: int = 0
+    found: int = 0
+    missed_s: list[float] = field(default_factory=list)
+    false_s: list[float] = field(default_factory=list)
+    false_minutes: float = 0.0
+    alert_delay_s: float | None = None
+    alert_delay_p95_s: float | None = None
+    hours: float = 0.0
+    frames: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    memory_mib: list[float] = field(default_factory=list)
+    took_s: float = 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of visits that were reported, 0 to 1."""
+        return self.found / self.visits if self.visits else 1.0
+
+    @property
+    def false_per_hour(self) -> float:
+        """Visits that were reported and did not happen, per hour of scenario."""
+        return len(self.false_s) / self.hours if self.hours else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as one JSON object."""
+        return {
+            "visits": self.visits,
+            "found": self.found,
+            "recall": round(self.recall, 4),
+            "missed_s": self.missed_s,
+            "false_visits": len(self.false_s),
+            "false_per_hour": round(self.false_per_hour, 4),
+            "false_s": self.false_s,
+            "false_minutes": round(self.false_minutes, 2),
+            "alert_delay_s": self.alert_delay_s,
+            "alert_delay_p95_s": self.alert_delay_p95_s,
+            "hours": round(self.hours, 3),
+            "frames": self.frames,
+            "faults": self.faults,
+            "memory_mib": [round(value, 1) for value in self.memory_mib],
+            "took_s": round(self.took_s, 1),
+        }
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        pace = self.hours * 3600 / self.took_s if self.took_s else 0.0
+        delay = (
+            ""
+            if self.alert_delay_s is None
+            else (
+                f", alert after {self.alert_delay_s:.1f} s (95 %: {self.alert_delay_p95_s:.1f} s)"
+            )
+        )
+        faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
+        memory = " ".join(f"{value:.0f}" for value in self.memory_mib)
+        return [
+            f"{self.hours:.1f} h in {self.took_s:.0f} s ({pace:.0f} times as fast as real), "
+            f"{self.frames} frames",
+            f"visits: {self.found} of {self.visits} found{delay}",
+            *([f"    missed at {_clock(at_s)}" for at_s in self.missed_s]),
+            f"false visits: {len(self.false_s)} ({self.false_per_hour:.3f} per hour), "
+            f"{self.false_minutes:.1f} min reported without a bird",
+            *([f"    at {_clock(at_s)}" for at_s in self.false_s]),
+            f"faults reported: {faults or 'none'}",
+            *([f"memory at the end of each day, MiB: {memory}"] if memory else []),
+        ]
+
+
+class Judge:
+    """A sink that compares what is reported with what happens in a scenario.
+
+    Args:
+        stays: the visits that are to be found.
+    """
+
+    def __init__(self, stays: list[Stay]) -> None:
+        self._stays = [stay for stay in stays if stay.end_s - stay.start_s > _SHORTEST_S]
+        self._all = stays
+        self._frame: Frame | None = None
+        self._reported: dict[str, tuple[float, float, float]] = {}
+        self._faults: tuple[str, ...] = ()
+        self._verdict = Verdict(visits=len(self._stays))
+        self._started_s = time.monotonic()
+
+    def emit(self, event: Event) -> None:
+        """Take note of it."""
+        if isinstance(event, FrameProcessed):
+            self._note_day(event.frame)
+            self._frame = event.frame
+            self._verdict.frames += 1
+        elif isinstance(event, VisitChanged) and self._frame is not None:
+            # UTC and the frames' time have a fixed distance
+            offset_s = self._frame.utc_s - self._frame.monotonic_s
+            start_s = event.visit.started_utc_s - offset_s
+            _, _, told_s = self._reported.get(event.visit.id, (0.0, 0.0, self._frame.monotonic_s))
+            self._reported[event.visit.id] = (start_s, start_s + event.visit.duration_s, told_s)
+        elif isinstance(event, Health):
+            for fault in set(event.faults) - set(self._faults):
+                self._verdict.faults[fault] = self._verdict.faults.get(fault, 0) + 1
+            self._faults = event.faults
+
+    def close(self) -> None:
+        """Nothing is pending."""
+
+    def verdict(self) -> Verdict:
+        """What it came to, after the end of the replay."""
+        verdict = self._verdict
+        reported = sorted(self._reported.values())
+        delays = []
+        for stay in self._stays:
+            told = [told_s for start_s, end_s, told_s in reported if _meet(stay, start_s, end_s)]
+            if told:
+                verdict.found += 1
+                delays.append(max(told[0] - stay.start_s, 0.0))
+            else:
+                verdict.missed_s.append(stay.start_s)
+        verdict.false_s = [
+            round(start_s, 1)
+            for start_s, end_s, _ in reported
+            if not any(_meet(stay, start_s, end_s) for stay in self._all)
+        ]
+        verdict.false_minutes = sum(map(self._alone_s, reported)) / 60
+        if delays:
+            delays.sort()
+            verdict.alert_delay_s = round(median(delays), 3)
+            verdict.alert_delay_p95_s = round(delays[int(0.95 * (len(delays) - 1))], 3)
+        if self._frame is not None:
+            verdict.hours = self._frame.monotonic_s / 3600
+        verdict.took_s = time.monotonic() - self._started_s
+        return verdict
+
+    def _alone_s(self, reported: tuple[float, float, float]) -> float:
+        """For how long a visit was reported while there was none."""
+        start_s, end_s, _ = reported
+        shared_s = sum(
+            max(min(end_s, stay.end_s + _SLACK_S) - max(start_s, stay.start_s - _SLACK_S), 0.0)
+            for stay in self._all
+        )
+        return max(end_s - start_s - shared_s, 0.0)
+
+    def _note_day(self, frame: Frame) -> None:
+        last = self._frame
+        if last is not None and frame.monotonic_s // _DAY_S > last.monotonic_s // _DAY_S:
+            gc.collect()
+            self._verdict.memory_mib.append(memory_mib())
+
+
+def _meet(stay: Stay, start_s: float, end_s: float) -> bool:
+    return start_s < stay.end_s + _SLACK_S and end_s > stay.start_s - _SLACK_S
+
+
+def _clock(seconds: float) -> str:
+    day, within_s = divmod(seconds, _DAY_S)
+    minutes, rest_s = divmod(within_s, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"day {day + 1:.0f}, {hours:02.0f}:{minutes:02.0f}:{rest_s:04.1f}"

@@ -1,0 +1,98 @@
+"""The model's card as a page for people: data, terms, limits and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgebird.model import DatasetMetrics, ModelCard
+
+# What the sets are that `validation` measures on.
+SETS = {
+    "own": "the owner's pictures that were not trained with",
+    "val": "photos of species and scenes that no training picture came from",
+    "val-small": "birds of those photos, composed small and difficult: backlit, hidden, blurred",
+    "nestbox": "a real Raspberry Pi camera in a nest box, birds seen from above; never tuned on",
+    "empty-hard": "no bird, but animals, things and leaves, as small and dark as birds would be",
+}
+
+_LIMITS = """\
+- It says "bird" and where, not which species, and does not tell a decoy or a drawing from a bird.
+- Birds smaller than about 4 % of the picture's longer side are mostly missed.
+- It was trained on photos by day. Infrared and night pictures are imitated in training (grey,
+  noise), not learnt from real ones.
+- Scores are no probabilities. At a new feeder look at the first day's alerts and set
+  `--threshold`, or teach it the feeder's own pictures.
+- It counts birds for people who like birds. Do not let anything depend on it that matters more."""
+
+
+def card_page(card: ModelCard) -> str:
+    """The card in Markdown.
+
+    Args:
+        card: of a detector.
+    """
+    width, height = card.input_size_px
+    parts = [
+        f"# {card.name}",
+        f"Finds birds in pictures of {width} x {height} pixels: an int8 TFLite model for CPUs, "
+        f"EfficientNet-Lite0 with a head that answers for every {card.stride_px} x "
+        f"{card.stride_px} pixels. What the program reads is in the `.json` beside this page.",
+        "## Figures",
+        _figures(card),
+        "## Limits",
+        _LIMITS,
+        "## Training data and terms",
+        f"Weights: {card.licence}.",
+        _table(["data", "terms"], [[data.name, data.terms] for data in card.training_data]),
+        f"Trained by the code of commit `{card.commit[:12]}`; sha256 of the model "
+        f"`{card.sha256[:12]}`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(card: ModelCard) -> str:
+    if not card.metrics:
+        return "Not measured yet."
+    parts = [f"Of the int8 model, at its default threshold of {card.threshold}."]
+    if card.threshold_chosen_at is not None:
+        parts[0] += f" The threshold was chosen on `{card.threshold_chosen_at.dataset}`."
+    int8 = {name: kinds["int8"] for name, kinds in card.metrics.items()}
+    rows = []
+    for name, m in int8.items():
+        float_ap50 = card.metrics[name]["float"].ap50 if "float" in card.metrics[name] else None
+        rows.append(
+            [
+                f"`{name}`",
+                f"{m.pictures:,}",
+                f"{m.birds:,}",
+                *map(_share, (m.ap50, float_ap50, m.precision, m.recall)),
+                f"{m.empty_flagged} of {m.empty_pictures:,}" if m.empty_pictures else "-",
+            ]
+        )
+    head = ["set", "pictures", "birds", "AP50", "float AP50", "precision", "recall", "false alarms"]
+    parts.append(_table(head, rows))
+    parts.append("\n".join(f"- `{name}`: {SETS[name]}" for name in int8 if name in SETS))
+    for field, title in (("recall_by_size", "size"), ("recall_by_kind", "kind of difficulty")):
+        parts.extend(_recalls(int8, field, title))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _recalls(int8: Mapping[str, DatasetMetrics], field: str, title: str) -> list[str]:
+    by_set = {name: getattr(m, field) for name, m in int8.items()}
+    by_set = {name: recalls for name, recalls in by_set.items() if len(recalls) > 1}
+    if not by_set:
+        return []
+    groups = list(dict.fromkeys(group for recalls in by_set.values() for group in recalls))
+    rows = [
+        [group, *(_share(recalls.get(group)) for recalls in by_set.values())] for group in groups
+    ]
+    return [f"Recall by {title}:", _table(["", *(f"`{name}`" for name in by_set)], rows)]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,275 @@
+"""The classifier's two networks and their training.
+
+``edgebird``, which the runtime ships::
+
+    picture (96, 96, 3) ─► EfficientNet-Lite0 with ImageNet weights ─► mean over positions
+                        ─► dropout ─► 2 outputs
+
+``article``, the network of the article, with convolutions that stay inside the picture
+(valid padding), as a sliding window's do::
+
+    picture (32, 32, 3) ─► convolution 32 ─► 2x2 max pooling ─► convolution 64 ─► convolution 64
+                        ─► 2x2 max pooling ─► fully connected 512 ─► dropout ─► 2 outputs
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from tqdm import tqdm
+
+from model_build.classifier_data import TrainingPictures
+from model_build.classifier_pictures import ArticleMix, FeederMix
+from model_build.network import (
+    PIXEL_MEAN,
+    PIXEL_SCALE,
+    build_detector,
+    freeze_trunk,
+    load_imagenet_trunk,
+)
+from model_build.trunk_weights import folded_convolution, imagenet_state_dict
+
+CHECKPOINT, LOG, WEIGHTS = "checkpoint.npz", "metrics.jsonl", "classifier.weights.h5"
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """How to train a classifier.
+
+    Args:
+        network: which one.
+        size_px: side of the pictures.
+        steps: batches to train for.
+        batch: pictures a step.
+        learning_rate: after warm-up; falls to a hundredth along a cosine.
+        warmup_steps: over which the learning rate rises.
+        frozen_blocks: of the trunk, from the picture on, that do not learn.
+        weight_decay: of AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101).
+        ema: share of the old value that the averaged weights keep at each step.
+        seed: of the weights and the pictures.
+    """
+
+    network: Literal["edgebird", "article"]
+    size_px: int
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup_steps: int = 200
+    frozen_blocks: int = 1
+    weight_decay: float = 1e-4
+    ema: float = 0.999
+    seed: int = 1
+
+
+RECIPES = {
+    "edgebird": ClassifierRecipe(
+        network="edgebird", size_px=96, steps=9000, batch=32, learning_rate=3e-4
+    ),
+    "article": ClassifierRecipe(
+        network="article", size_px=32, steps=6000, batch=96, learning_rate=1e-3
+    ),
+}
+
+
+def build_classifier(recipe: ClassifierRecipe, batch_size: int | None = None) -> keras.Model:
+    """The recipe's network with fresh weights; the trunk with ImageNet's.
+
+    Args:
+        recipe: says which, and its size.
+        batch_size: fixed for export, None for training.
+
+    Returns:
+        A model from float32 (N, size, size, 3), scaled by `PIXEL_MEAN` and `PIXEL_SCALE`, to
+        float32 logits (N, 2), other and bird.
+    """
+    if recipe.network == "article":
+        return build_article(recipe.size_px, batch_size)
+    return _build_on_trunk(recipe.size_px, batch_size)
+
+
+def build_article(size_px: int, batch_size: int | None = None) -> keras.Model:
+    """The article's network; see the module. Its layers' names are those of `dense_article`."""
+    picture = keras.Input((size_px, size_px, 3), batch_size=batch_size, name="picture")
+    x = article_features(picture)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(512, "relu", name="connected")(x)
+    x = layers.Dropout(0.5, name="dropout")(x)
+    logits = layers.Dense(2, name="logits", dtype="float32")(x)
+    return keras.Model(picture, logits, name="article")
+
+
+def article_features(x):
+    """The article's convolutions: a map with a cell for every 4 x 4 pixels."""
+    x = layers.Conv2D(32, 3, activation="relu", name="conv1")(x)
+    x = layers.MaxPooling2D(2, name="pool1")(x)
+    x = layers.Conv2D(64, 3, activation="relu", name="conv2")(x)
+    x = layers.Conv2D(64, 3, activation="relu", name="conv3")(x)
+    return layers.MaxPooling2D(2, name="pool2")(x)
+
+
+def _build_on_trunk(size_px: int, batch_size: int | None) -> keras.Model:
+    # The detector's trunk up to its last block; what the detector puts on top stays out.
+    detector = build_detector(size_px, batch_size=batch_size)
+    load_imagenet_trunk(detector)
+    x = detector.get_layer("block15_project").output
+    x = layers.Conv2D(1280, 1, name="top")(x)
+    x = layers.ReLU(6.0, name="top_relu")(x)
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    x = layers.Dropout(0.2, name="dropout")(x)
+    logits = layers.Dense(2, name="logits", dtype="float32")(x)
+    model = keras.Model(detector.input, logits, name="edgebird")
+    top = folded_convolution(imagenet_state_dict(), "_conv_head", "_bn1")
+    model.get_layer("top").set_weights(top)
+    return model
+
+
+def picture_batches(
+    pictures: TrainingPictures, recipe: ClassifierRecipe, first_step: int, workers: int = 2
+) -> tf.data.Dataset:
+    """Batches of float32 pictures and int32 labels, from step ``first_step`` on.
+
+    Picture ``n`` of a run is always the same, whatever the number of workers.
+    """
+    mix = (ArticleMix if recipe.network == "article" else FeederMix)(
+        pictures, recipe.size_px, recipe.seed
+    )
+
+    def compose(number: np.int64) -> tuple[np.ndarray, np.int32]:
+        picture, label = mix(int(number))
+        return picture, np.int32(label)
+
+    def load(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        picture, label = tf.numpy_function(compose, [number], [tf.uint8, tf.int32])
+        picture.set_shape((recipe.size_px, recipe.size_px, 3))
+        label.set_shape(())
+        return (tf.cast(picture, tf.float32) - PIXEL_MEAN) / PIXEL_SCALE, label
+
+    numbers = tf.data.Dataset.range(first_step * recipe.batch, recipe.steps * recipe.batch)
+    return (
+        numbers.map(load, num_parallel_calls=workers, deterministic=True)
+        .batch(recipe.batch, drop_remainder=True)
+        .prefetch(4)
+    )
+
+
+def learning_rate(step: int, recipe: ClassifierRecipe) -> float:
+    """Rises over the warm-up, then falls along a cosine to a hundredth."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def train_classifier(
+    pictures: TrainingPictures,
+    recipe: ClassifierRecipe,
+    folder: Path,
+    *,
+    checkpoint_every: int = 500,
+    validate: Callable[[keras.Model], dict[str, float]] | None = None,
+) -> keras.Model:
+    """Train, or go on with the run in ``folder``.
+
+    Args:
+        pictures: to learn from.
+        recipe: how to train.
+        folder: for the checkpoint, the log and the final weights.
+        checkpoint_every: steps between checkpoints, each with a line in the log.
+        validate: figures for the log from a model with the averaged weights.
+
+    Returns:
+        The model with the averaged weights.
+
+    Raises:
+        ValueError: the folder holds a run with another recipe.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    model, averaged = build_classifier(recipe), build_classifier(recipe)
+    if recipe.network == "edgebird":
+        freeze_trunk(model, recipe.frozen_blocks)
+    averaged.set_weights(model.get_weights())
+    optimizer = keras.optimizers.AdamW(
+        recipe.learning_rate, weight_decay=recipe.weight_decay, global_clipnorm=5.0
+    )
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def train_step(batch: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = model(batch, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(losses)
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        # Over the first steps the average forgets the start faster.
+        taken = tf.cast(optimizer.iterations.value, tf.float32)
+        keep = tf.minimum(recipe.ema, (taken + 1) / (taken + 10))
+        for mean, variable in zip(averaged.weights, model.weights, strict=True):
+            mean.assign(keep * mean + (1 - keep) * variable)
+        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
+        return loss, tf.reduce_mean(tf.cast(right, tf.float32))
+
+    state = [*model.variables, *averaged.variables, *optimizer.variables]
+    step = _restore(folder / CHECKPOINT, state, recipe)
+    batches = iter(picture_batches(pictures, recipe, step))
+    sums, started, started_step = np.zeros(2), time.monotonic(), step
+    progress = tqdm(total=recipe.steps, initial=step, desc=f"training {recipe.network}")
+    with progress, (folder / LOG).open("a") as log:
+        while step < recipe.steps:
+            optimizer.learning_rate = learning_rate(step, recipe)
+            sums += [float(value) for value in train_step(*next(batches))]
+            step += 1
+            progress.update()
+            if step % checkpoint_every and step < recipe.steps:
+                continue
+            taken = step - started_step
+            loss, accuracy = sums / taken
+            line = {
+                "step": step,
+                "pictures": step * recipe.batch,
+                "pictures_per_s": round(taken * recipe.batch / (time.monotonic() - started), 1),
+                "loss": round(loss, 4),
+                "accuracy": round(accuracy, 4),
+            }
+            if validate is not None:
+                line.update(validate(averaged))
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            progress.set_postfix({k: line[k] for k in ("loss", "pictures_per_s")})
+            _save(folder / CHECKPOINT, state, step, recipe)
+            sums, started, started_step = np.zeros(2), time.monotonic(), step
+    averaged.save_weights(folder / WEIGHTS)
+    return averaged
+
+
+def _save(path: Path, state: list, step: int, recipe: ClassifierRecipe) -> None:
+    """Write the whole state, replacing the file only when it is complete."""
+    partial = path.with_suffix(".partial.npz")
+    arrays = {f"{i:04d}": np.asarray(variable.value) for i, variable in enumerate(state)}
+    np.savez(partial, step=step, recipe=json.dumps(asdict(recipe)), **arrays)
+    partial.replace(path)
+
+
+def _restore(path: Path, state: list, recipe: ClassifierRecipe) -> int:
+    """Load the state of an earlier run and return its step; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with np.load(path) as saved:
+        if json.loads(str(saved["recipe"])) != asdict(recipe):
+            raise ValueError(
+                f"{path} was made with other settings: {saved['recipe']}; "
+                "give the same ones to go on, or another folder for a new run"
+            )
+        for i, variable in enumerate(state):
+            variable.assign(saved[f"{i:04d}"])
+        return int(saved["step"])

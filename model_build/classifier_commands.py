@@ -1,0 +1,298 @@
+"""``python -m model_build classifier``: the bird classifier's commands."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from model_build.classifier_data import ClassifierData
+    from model_build.validation import ValidationSet
+
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path("data"),
+    show_default=True,
+    help="Folder with the gathered packs.",
+)
+RUNS = click.option(
+    "--runs",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of the runs: classifier-edgebird and classifier-article.",
+)
+RECIPE = click.option(
+    "--recipe",
+    type=click.Choice(["edgebird", "article"]),
+    default="edgebird",
+    show_default=True,
+    help="The one that is shipped, or the network of the article.",
+)
+MODEL, VERDICT = "bird_classifier.tflite", "verdict.weights.h5"
+
+
+@click.group()
+def classifier() -> None:
+    """Train, quantize, measure and ship the classifier: bird or not.
+
+    \b
+    In this order, once the packs are gathered (python -m model_build --help):
+      1. python -m model_build classifier train      (40 min on 2 cores; article: 10 min)
+      2. python -m model_build classifier quantize   calibrated, int8        (1 min)
+      3. python -m model_build classifier evaluate   on 15,000 pictures      (5 min)
+      4. python -m model_build classifier export     ship it in edgebird/models
+    \b
+    Then, with the detector that is shipped beside it:
+      python -m model_build classifier compare       sliding window against convolution
+      python -m model_build classifier second-look   what detect --verify does
+    """
+
+
+@classifier.command()
+@DATA
+@RUNS
+@RECIPE
+@click.option("--steps", type=click.IntRange(1), help="Batches to train for.")
+@click.option("--batch", type=click.IntRange(1), help="Pictures a batch.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Its peak.")
+@click.option("--seed", type=int, help="Another seed, another run.")
+def train(data: Path, runs: Path, recipe: str, **changes: float | None) -> None:
+    """Train the network, or go on with a training that was stopped.
+
+    Writes checkpoint.npz, metrics.jsonl (a line each 500 steps, with the accuracy on pictures set
+    aside for the calibration) and at the end classifier.weights.h5 to the run's folder.
+    """
+    pictures = _load(data)
+
+    from model_build.classifier import RECIPES, WEIGHTS, train_classifier
+    from model_build.classifier_export import raw_log_odds
+    from model_build.classifier_report import answers_for, figures
+
+    changed = {name: value for name, value in changes.items() if value is not None}
+    chosen = dataclasses.replace(RECIPES[recipe], **changed)
+    watched = pictures.calibration[::4]
+
+    def validate(model: object) -> dict[str, float]:
+        at = figures(answers_for(watched, raw_log_odds(model, watched)), 0.5)
+        return {"watched accuracy": at.accuracy, "watched ap": at.average_precision or 0.0}
+
+    folder = _folder(runs, recipe)
+    try:
+        train_classifier(pictures.training, chosen, folder, validate=validate)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"trained: {folder / WEIGHTS}; next: python -m model_build classifier quantize")
+
+
+@classifier.command()
+@DATA
+@RUNS
+@RECIPE
+def quantize(data: Path, runs: Path, recipe: str) -> None:
+    """Calibrate, and make the int8 bird_classifier.tflite and its card in the run's folder."""
+    weights = _weights(_folder(runs, recipe))
+
+    import numpy as np
+
+    from edgebird.model import write_model
+    from model_build.classifier import RECIPES, build_classifier
+    from model_build.classifier_export import (
+        classifier_card,
+        fit_calibration,
+        raw_log_odds,
+        representative_pictures,
+        to_int8,
+        verdict_model,
+    )
+
+    pictures = _load(data)
+    chosen = RECIPES[recipe]
+    model = build_classifier(chosen)
+    model.load_weights(weights)
+    calibration = fit_calibration(
+        raw_log_odds(model, pictures.calibration),
+        np.array([p.bird for p in pictures.calibration]),
+    )
+    verdict = verdict_model(model, chosen, calibration)
+    verdict.save_weights(weights.with_name(VERDICT))
+    content = to_int8(verdict, representative_pictures(pictures.training, chosen.size_px))
+    path = weights.with_name(MODEL)
+    write_model(content, classifier_card(content, chosen), path)
+    click.echo(
+        f"{path}: {len(content) / 1e6:.2f} MB, log-odds x {calibration[0]:.2f} "
+        f"{calibration[1]:+.2f}; next: python -m model_build classifier evaluate"
+    )
+
+
+@classifier.command()
+@DATA
+@RUNS
+def evaluate(data: Path, runs: Path) -> None:
+    """Measure each recipe's float and int8 model on the hold-out of 15,000 pictures.
+
+    Prints one table, for the hold-out and for the CIFAR-10 test pictures among it, writes the
+    figures into the cards, and curves and contact sheets to 'report' in each run's folder.
+    """
+    found = [r for r in ("article", "edgebird") if (_folder(runs, r) / MODEL).exists()]
+    if not found:
+        raise click.ClickException(f"no {MODEL} in {runs}; first: classifier quantize")
+
+    from edgebird.interpreter import TfliteInterpreter, default_threads
+    from edgebird.model import load_model
+    from model_build.classifier import RECIPES
+    from model_build.classifier_export import KerasClassifier, load_verdict
+    from model_build.classifier_report import measure, most_taken_for_birds, table
+
+    pictures = _load(data).holdout
+    rows = {}
+    for recipe in found:
+        folder = _folder(runs, recipe)
+        model = load_model(folder / MODEL, "classifier")
+        interpreters = {
+            "float": KerasClassifier(load_verdict(folder / VERDICT, RECIPES[recipe])),
+            "int8": TfliteInterpreter(model, default_threads()),
+        }
+        rows[recipe] = measure(model, interpreters, pictures, folder / "report")
+    click.echo(table(rows))
+    for recipe in found:
+        taken = most_taken_for_birds(_folder(runs, recipe) / "report")
+        click.echo(f"{recipe}: taken for birds are {taken}")
+    click.echo("next: python -m model_build classifier export")
+
+
+@classifier.command()
+@RUNS
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("edgebird/models"),
+    show_default=True,
+)
+def export(runs: Path, to: Path) -> None:
+    """Copy the measured model and its card to where the runtime finds them."""
+    from edgebird.errors import ModelError
+    from edgebird.model import load_model, write_model
+
+    try:
+        model = load_model(_folder(runs, "edgebird") / MODEL, "classifier")
+    except ModelError as error:
+        raise click.ClickException(str(error)) from None
+    if not model.card.classifier_metrics:
+        raise click.ClickException("its figures are missing; first: classifier evaluate")
+    write_model(model.content, model.card, to / MODEL)
+    click.echo(f"shipped: {to / MODEL}")
+
+
+@classifier.command()
+@DATA
+@RUNS
+@click.option(
+    "--pictures", default=40, show_default=True, type=click.IntRange(1), help="Of val-small."
+)
+def compare(data: Path, runs: Path, pictures: int) -> None:
+    """Find birds in three ways: sliding window, the article's network over the whole frame, and
+    the detector; print windows, multiplications, time and AP50 of each.
+
+    Takes the shipped detector and classifier, and the article's classifier from the runs.
+    """
+    from edgebird.errors import ModelError
+    from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, load_model
+    from model_build.classifier_compare import compare as run_comparison
+    from model_build.classifier_compare import cost_table
+
+    article = _folder(runs, "article")
+    try:
+        detector = load_model(DEFAULT_DETECTOR, "detector")
+        classifiers = {
+            "edgebird": load_model(DEFAULT_CLASSIFIER, "classifier"),
+            "article": load_model(article / MODEL, "classifier"),
+        }
+    except ModelError as error:
+        raise click.ClickException(str(error)) from None
+    sets = {s.name: s for s in _validation_sets(data)}
+    rows = run_comparison(detector, classifiers, article / VERDICT, sets["val-small"], pictures)
+    click.echo(cost_table(rows))
+
+
+@classifier.command("second-look")
+@DATA
+@click.option("--every", default=1, show_default=True, help="Only every n-th picture of a set.")
+@click.option(
+    "--try",
+    "settings",
+    multiple=True,
+    type=(float, float),
+    metavar="WEIGHT REACH",
+    help="Settings to try, again and again; default: those of the runtime.",
+)
+def second_look(data: Path, every: int, settings: tuple[tuple[float, float], ...]) -> None:
+    """Measure 'detect --verify': false alarms with and without it, at the same recall.
+
+    Takes the shipped detector and classifier, and the detector's validation sets.
+    """
+    from edgebird.classify import Classifier
+    from edgebird.detector.conv import ConvDetector
+    from edgebird.detector.verify import REACH, WEIGHT
+    from edgebird.errors import ModelError
+    from edgebird.interpreter import TfliteInterpreter, default_threads
+    from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, load_model
+    from model_build.classifier_compare import false_alarms, look_twice, second_look_table
+
+    threads = default_threads()
+    try:
+        first = load_model(DEFAULT_DETECTOR, "detector")
+        second = load_model(DEFAULT_CLASSIFIER, "classifier")
+    except ModelError as error:
+        raise click.ClickException(str(error)) from None
+    detector = ConvDetector(TfliteInterpreter(first, threads), first.card)
+    looks = Classifier(TfliteInterpreter(second, threads), second.card)
+    rows = []
+    for dataset in _validation_sets(data):
+        looked = look_twice(detector, looks, dataset, every)
+        chosen = settings or ((WEIGHT, REACH),)
+        rows += false_alarms(dataset.name, looked, first.card.threshold, chosen)
+    click.echo(second_look_table(rows))
+
+
+def _folder(runs: Path, recipe: str) -> Path:
+    return runs / f"classifier-{recipe}"
+
+
+def _weights(folder: Path) -> Path:
+    weights = folder / "classifier.weights.h5"
+    if not weights.exists():
+        raise click.ClickException(f"no {weights}; first: classifier train")
+    return weights
+
+
+def _load(data: Path) -> ClassifierData:
+    from model_build.classifier_data import load_classifier_data
+
+    try:
+        return load_classifier_data(data)
+    except (FileNotFoundError, ValueError) as error:
+        raise _not_gathered(error) from None
+
+
+def _validation_sets(data: Path) -> list[ValidationSet]:
+    from model_build.cutouts import read_cutouts
+    from model_build.datasets import load_packs
+    from model_build.validation import validation_sets
+
+    try:
+        packs = load_packs(data / "packs")
+        cutouts, objects = (
+            read_cutouts(data / f"{name}_validation.zip") for name in ("cutouts", "objects")
+        )
+    except (FileNotFoundError, ValueError) as error:
+        raise _not_gathered(error) from None
+    return validation_sets(packs, cutouts, objects)
+
+
+def _not_gathered(error: Exception) -> click.ClickException:
+    return click.ClickException(f"{error}; first gather the packs: python -m model_build --help")

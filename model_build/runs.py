@@ -1,0 +1,194 @@
+"""What a training run is made from, kept in its folder so that the later steps need no telling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgebird.model import TrainingData, load_model
+from model_build.augment import Material
+from model_build.cutouts import read_cutouts, write_cutouts
+from model_build.datasets import Packs, load_packs
+from model_build.own_pictures import OwnPictures, load_own_pictures, mixed, own_material
+
+RECORD = "run.json"
+
+TRUNK_DATA = TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0")
+PACKS_DATA = [
+    TrainingData("CUB-200-2011 (42 species), boxes", "research, non-commercial"),
+    TrainingData("CUB-200 (2010), cropped birds", "research, non-commercial"),
+    TrainingData("web photos of 48 Singapore species", "terms unclear"),
+    TrainingData("Pascal VOC 2007, bird-free photos", "Flickr terms"),
+    TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
+    TrainingData("ImageNet samples and Tiny-ImageNet, no birds", "ImageNet terms, research"),
+    TRUNK_DATA,
+]
+
+
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run is made from.
+
+    Args:
+        data: folder made by ``gather``, or of own pictures.
+        packs: folder made by ``gather`` whose pictures are mixed with own ones.
+        birds: names in own labels that mean a bird.
+        unlabelled_are_empty: whether own pictures without a label show no bird.
+        size_px: side of the pictures trained with.
+        threshold: of the model that the training started from, see `validation`.
+        training_data: all that went into the weights.
+    """
+
+    data: str
+    packs: str | None = None
+    birds: list[str] = []
+    unlabelled_are_empty: bool = False
+    size_px: int = 256
+    threshold: float | None = None
+    training_data: list[TrainingData] = msgspec.field(default_factory=PACKS_DATA.copy)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is about own pictures, and not the packs alone."""
+        return not is_gathered(Path(self.data))
+
+    def write(self, run: Path) -> None:
+        """Keep it in the run's folder."""
+        run.mkdir(parents=True, exist_ok=True)
+        (run / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
+
+    @staticmethod
+    def read(run: Path) -> Origin:
+        """That of a run.
+
+        Raises:
+            ValueError: the record is damaged.
+        """
+        path = run / RECORD
+        if not path.exists():
+            return Origin(data="data")
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Origin)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{path} is not valid: {error}") from error
+
+
+def is_gathered(data: Path) -> bool:
+    """Whether a folder was made by ``gather``."""
+    return (data / "packs").exists()
+
+
+def origin_of(
+    data: Path,
+    *,
+    packs: Path,
+    birds: Sequence[str],
+    unlabelled_are_empty: bool,
+    size_px: int | None,
+    start_from: Path | None,
+) -> Origin:
+    """The origin of a new run.
+
+    Args:
+        data: folder made by ``gather``, or of own pictures.
+        packs: folder made by ``gather``, to be mixed with own pictures where it is there.
+        birds: names in own labels that mean a bird.
+        unlabelled_are_empty: see `Origin`.
+        size_px: side of the pictures trained with; None for that of the model to start from.
+        start_from: weights, perhaps a model with its card.
+
+    Raises:
+        ModelError: the model to start from does not fit its card.
+    """
+    start = None
+    if start_from is not None and start_from.suffix == ".tflite":
+        start = load_model(start_from, "detector").card
+    size_px = size_px or (256 if start is None else start.input_size_px[0])
+    if is_gathered(data):
+        return Origin(data=str(data.resolve()), size_px=size_px)
+    mixed_in = is_gathered(packs)
+    everything = [
+        *([TRUNK_DATA] if start is None else start.training_data),
+        *(PACKS_DATA if mixed_in else []),
+        TrainingData(f"own pictures: {data.resolve().name}", "their owner's"),
+    ]
+    return Origin(
+        data=str(data.resolve()),
+        packs=str(packs.resolve()) if mixed_in else None,
+        birds=list(birds),
+        unlabelled_are_empty=unlabelled_are_empty,
+        size_px=size_px,
+        threshold=None if start is None else start.threshold,
+        training_data=list({d.name: d for d in everything}.values()),
+    )
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The packs with what was cut out of them."""
+
+    packs: Packs
+    material: Material
+    cutouts_validation: list[bytes]
+    objects_validation: list[bytes]
+
+
+def load_gathered(data: Path) -> Gathered:
+    """Read what ``gather`` made.
+
+    Raises:
+        FileNotFoundError: something is missing.
+        ValueError: a pack is not what it should be.
+    """
+    packs = load_packs(data / "packs")
+    names = ("cutouts_train", "cutouts_validation", "objects_train", "objects_validation")
+    cutouts = {name: read_cutouts(data / f"{name}.zip") for name in names}
+    material = Material(
+        birds=[e for e in packs.boxed_train if len(e.fractions)],
+        empties=[e for e in packs.boxed_train if not len(e.fractions)],
+        cutouts=cutouts["cutouts_train"],
+        objects=cutouts["objects_train"],
+        distractors=packs.distractors_train,
+    )
+    return Gathered(packs, material, cutouts["cutouts_validation"], cutouts["objects_validation"])
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The pictures of a run: to train with, and to measure on."""
+
+    material: Material
+    own: OwnPictures | None
+    gathered: Gathered | None
+
+
+def load_sources(origin: Origin, run: Path, say: Callable[[str], None]) -> Sources:
+    """Read the pictures of a run. Birds cut out of own ones are kept in the run's folder.
+
+    Args:
+        origin: of the run.
+        run: its folder.
+        say: told what own pictures there are.
+
+    Raises:
+        FileNotFoundError: the packs are incomplete.
+        ValueError: pictures or labels cannot be used.
+    """
+    if not origin.is_own:
+        gathered = load_gathered(Path(origin.data))
+        return Sources(gathered.material, None, gathered)
+    own = load_own_pictures(
+        Path(origin.data), origin.birds, unlabelled_are_empty=origin.unlabelled_are_empty
+    )
+    say(str(own))
+    cutouts = run / "cutouts.zip"
+    if not cutouts.exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_cutouts(own.train, [], cutouts)
+    material = own_material(own.train, read_cutouts(cutouts))
+    if origin.packs is None:
+        return Sources(material, own, None)
+    gathered = load_gathered(Path(origin.packs))
+    return Sources(mixed(material, gathered.material), own, gathered)

@@ -1,0 +1,105 @@
+"""Weights to start a training from: a Keras file, or the int8 ``.tflite`` that is shipped.
+
+No float weights are kept in the project, since the int8 model holds nearly all of them: each is off
+by half a step at most, and there are 255 steps for every channel. A training goes on from there as
+well as from the original, and what runs on the Pi is what is taught.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+# "bird_detector_1/block0_depthwise_1/depthwise": the exporter numbers models and layers that it
+# has seen before.
+_TENSOR_NAME = re.compile(r"[^/]+/(?P<layer>\w+?)(_\d+)?/(convolution|depthwise)$")
+
+
+def load_start_weights(model: keras.Model, path: Path) -> None:
+    """Load weights into a network of `network.build_detector`.
+
+    Args:
+        model: changed.
+        path: a ``.weights.h5`` of a training, or an int8 ``.tflite`` of `quantize`.
+
+    Raises:
+        ValueError: the file is damaged or of another network.
+    """
+    if path.suffix == ".tflite":
+        load_tflite_weights(model, path)
+        return
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} does not hold weights of this network: {reason}") from error
+
+
+def load_tflite_weights(model: keras.Model, path: Path) -> None:
+    """Read an int8 model's weights back into the float network, dequantized channel by channel.
+
+    Raises:
+        ValueError: it is no TFLite model, or of another network.
+    """
+    layers = {
+        layer.name: layer
+        for layer in model.layers
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))
+    }
+    found = _convolutions(path)
+    if found.keys() != layers.keys():
+        odd = sorted(found.keys() ^ layers.keys())
+        raise ValueError(
+            f"{path} is a model of another network: {len(odd)} layers differ, {odd[0]} is one"
+        )
+    for name, (kernel, bias) in found.items():
+        wanted = [tuple(weights.shape) for weights in layers[name].weights]
+        if [kernel.shape, bias.shape] != wanted:
+            raise ValueError(
+                f"{path} is a model of another network: its layer {name} has a kernel of "
+                f"{kernel.shape}, {wanted[0]} is needed"
+            )
+        layers[name].set_weights([kernel, bias])
+
+
+def _convolutions(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Kernel and bias of each convolution by its layer's name, in Keras's layout, float32."""
+    try:
+        # Delegates would replace the convolutions by operations of their own.
+        interpreter = Interpreter(
+            model_content=path.read_bytes(),
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a TFLite model") from error
+    tensors = {details["index"]: details for details in interpreter.get_tensor_details()}
+    found = {}
+    for operation in interpreter._get_ops_details():
+        kind = operation["op_name"]
+        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            continue
+        kernel, bias = (tensors[index] for index in operation["inputs"][1:3])
+        match = _TENSOR_NAME.match(kernel["name"])
+        if match is None:
+            raise ValueError(f"{path} is a model of another network: {kernel['name']!r} in it")
+        # (out, h, w, in) becomes (h, w, in, out), and (1, h, w, out) becomes (h, w, out, 1).
+        values = _dequantized(interpreter, kernel).transpose(1, 2, 3, 0)
+        found[match["layer"]] = (values, _dequantized(interpreter, bias))
+    return found
+
+
+def _dequantized(interpreter: Interpreter, details: dict) -> np.ndarray:
+    values = interpreter.get_tensor(details["index"]).astype(np.float32)
+    quantization = details["quantization_parameters"]
+    scales = quantization["scales"].astype(np.float32)
+    if not len(scales):  # a float model
+        return values
+    shape = [1] * values.ndim
+    shape[quantization["quantized_dimension"]] = -1
+    zero_points = quantization["zero_points"].astype(np.float32)
+    return (values - zero_points.reshape(shape)) * scales.reshape(shape)

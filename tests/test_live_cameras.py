@@ -1,0 +1,296 @@
+"""A camera that is lost, hangs or dies comes back, and costs nobody anything meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import eventually
+from stand_ins import SIZE, StandInPicamera2, red_picture, scripted_camera
+
+from edgebird.camera import open_camera
+from edgebird.camera.live import LiveCamera, Patience
+from edgebird.camera.opencv import OpenCVCapture
+from edgebird.camera.picamera import PicameraCapture, open_picamera
+from edgebird.camera.settings import CameraSettings, turned
+from edgebird.camera.slot import Picture, Slot
+from edgebird.errors import CameraError
+from edgebird.structures import Frame, Silence
+
+FAST = Patience(open_s=10, read_s=0.5)
+
+
+def frames_of(camera: LiveCamera, count: int) -> list[Frame]:
+    frames = (event for event in camera.frames() if isinstance(event, Frame))
+    taken = list(islice(frames, count))
+    camera.close()
+    return taken
+
+
+# the slot between two processes
+
+
+def test_the_slot_gives_the_newest_picture_with_its_time_and_counts_the_others() -> None:
+    slot = Slot.create()
+    assert slot.take() == (None, 0)
+    for shade in range(7):
+        pixels = np.full((4, 6, 3), (shade, 0, 9), np.uint8)
+        slot.put(Picture(pixels, shade + 0.5, 1000.0 + shade, np.full((2, 3), shade, np.uint8)))
+    reader = Slot(os.dup(slot.memory_fd), os.dup(slot.count_fd))
+    picture, missed = reader.take()
+    assert picture is not None
+    assert picture.pixels[0, 0].tolist() == [9, 0, 6]
+    assert (picture.monotonic_s, picture.utc_s, missed) == (6.5, 1006.0, 6)
+    assert picture.luma is not None
+    assert picture.luma.tolist() == [[6] * 3] * 2
+    assert reader.take() == (None, 0)
+    reader.close()
+    slot.close()
+
+
+def test_a_picture_too_large_for_the_slot_is_refused() -> None:
+    slot = Slot.create()
+    with pytest.raises(ValueError, match="8000 x 8000"):
+        slot.put(Picture(np.broadcast_to(np.uint8(0), (8000, 8000, 3)), 0, 0))
+    slot.close()
+
+
+# loss and return
+
+
+def test_a_live_camera_gives_the_newest_picture_and_counts_the_dropped(tmp_path: Path) -> None:
+    camera = scripted_camera({"play": 11, "then": "hang"}, state=tmp_path / "n")
+    frames = camera.frames()
+    next(frames)
+    time.sleep(0.5)
+    newest = next(frames)
+    assert isinstance(newest, Frame)
+    assert newest.image[0, 0].tolist() == [10] * 3
+    assert camera.dropped == 9
+    camera.close()
+
+
+def test_a_lost_camera_is_opened_again_and_both_are_logged_once(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    refusal = {"refuse": "still away"}
+    script = [{"play": 3, "then": "end"}, refusal, refusal, {"play": 90, "then": "hang"}]
+    camera = scripted_camera(*script, state=tmp_path / "n")
+    caplog.set_level(logging.WARNING)
+    events = []
+    for event in camera.frames():
+        events.append(event)
+        if isinstance(event, Frame) and any(isinstance(e, Silence) and e.lost for e in events):
+            break
+    camera.close()
+    assert caplog.messages == [
+        "camera cam is lost: it gives no pictures any more; trying again",
+        "camera cam is back",
+    ]
+    silences = [event for event in events if isinstance(event, Silence)]
+    assert silences[-1].error == "still away"
+    assert (tmp_path / "n").read_text() == "4"
+
+
+@pytest.mark.parametrize("then", ["hang", "die"])
+def test_a_camera_process_that_hangs_or_dies_is_replaced(
+    then: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    script = [{"play": 2, "then": then}, {"play": 90, "then": "hang"}]
+    camera = scripted_camera(*script, state=tmp_path / "n", patience=FAST)
+    first = camera.process_id
+    frames = [event for event in islice(camera.frames(), 8) if isinstance(event, Frame)]
+    second = camera.process_id
+    camera.close()
+    assert len(frames) >= 3
+    assert second != first
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert caplog.messages == [
+        "camera cam is lost: it does not answer; trying again",
+        "camera cam is back",
+    ]
+    eventually(lambda: not Path(f"/proc/{first}").exists())
+
+
+def test_closing_ends_frames_although_a_read_hangs(tmp_path: Path) -> None:
+    camera = scripted_camera({"play": 1, "then": "hang"}, state=tmp_path / "n")
+    rest: list[Any] = []
+    consumer = threading.Thread(target=lambda: rest.extend(camera.frames()))
+    consumer.start()
+    time.sleep(0.1)
+    camera.close()
+    consumer.join(10)
+    assert not consumer.is_alive()
+    assert len([event for event in rest if isinstance(event, Frame)]) <= 1
+
+
+def test_nothing_is_left_of_a_closed_camera(tmp_path: Path) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before, threads = open_files(), threading.active_count()
+    for number in range(3):
+        camera = scripted_camera({"play": 50, "then": "hang"}, state=tmp_path / str(number))
+        if number:
+            next(camera.frames())
+        camera.restart()
+        process = camera.process_id
+        camera.close()
+        eventually(lambda process=process: not Path(f"/proc/{process}").exists())
+    assert open_files() == before
+    assert threading.active_count() == threads
+
+
+def test_the_camera_process_ends_with_its_parent(tmp_path: Path) -> None:
+    camera = scripted_camera({"play": 1, "then": "hang"}, state=tmp_path / "n")
+    process = camera._reader.process
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(10) == 0
+    camera.close()
+
+
+def test_a_camera_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CameraError, match="the cable is loose"):
+        scripted_camera({"refuse": "the cable is loose"}, state=tmp_path / "n")
+
+
+def test_a_camera_that_opens_but_gives_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CameraError, match="camera cam opens but gives no picture"):
+        scripted_camera({"play": 0, "then": "end"}, state=tmp_path / "n")
+
+
+# what is asked of a camera
+
+
+def test_pictures_are_mirrored_first_and_then_turned_clockwise() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert turned(image, CameraSettings(rotate=90)).tolist() == [[3, 0], [4, 1], [5, 2]]
+    assert turned(image, CameraSettings(flip_horizontal=True)).tolist() == [[2, 1, 0], [5, 4, 3]]
+    both = CameraSettings(flip_vertical=True, rotate=180)
+    assert turned(image, both).tolist() == [[2, 1, 0], [5, 4, 3]]
+
+
+class FastCapture:
+    """As much of cv2.VideoCapture as is used; takes what is set and gives pictures at once."""
+
+    def __init__(self) -> None:
+        self.grabbed = self.retrieved = 0
+
+    def grab(self) -> bool:
+        self.grabbed += 1
+        time.sleep(0.005)
+        return True
+
+    def retrieve(self) -> tuple[bool, Any]:
+        self.retrieved += 1
+        return True, red_picture()
+
+
+def test_pictures_above_the_wanted_rate_are_not_decoded() -> None:
+    fast: Any = FastCapture()
+    capture = OpenCVCapture(fast, CameraSettings(fps=20))
+    start_s = time.monotonic()
+    for _ in range(5):
+        assert capture.read() is not None
+    assert time.monotonic() - start_s >= 0.17
+    assert fast.retrieved == 5
+    assert fast.grabbed > 10
+
+
+# the ribbon camera
+
+
+def configured(make: Callable[[int], Any] = StandInPicamera2, **settings: Any) -> dict[str, Any]:
+    made: list[Any] = []
+
+    def remember(number: int) -> Any:
+        made.append(make(number))
+        return made[-1]
+
+    wanted = CameraSettings(size=SIZE, **settings)
+    PicameraCapture(remember, lambda h, v: (h, v), 0, wanted).release()
+    assert not made[0].started
+    configuration: dict[str, Any] = made[0].configuration
+    return configuration
+
+
+def test_a_ribbon_camera_gives_full_detail_and_a_small_luma_of_the_same_moment() -> None:
+    camera = open_picamera(
+        settings=CameraSettings(size=(640, 480), fps=12), opener="stand_ins:picamera_stand_in"
+    )
+    [frame] = frames_of(camera, 1)
+    assert frame.size == (640, 480)
+    assert frame.luma is not None
+    assert frame.luma.shape == (240, 320)
+    assert (frame.luma == 77).all()
+    assert 0.02 < time.monotonic() - frame.monotonic_s < 5
+
+
+def test_the_padding_of_luma_rows_is_cut_off() -> None:
+    capture = PicameraCapture(StandInPicamera2, lambda h, v: (h, v), 0, CameraSettings(size=SIZE))
+    for _ in range(5):
+        picture = capture.read()
+        assert picture is not None
+        assert picture.luma is not None
+        assert picture.luma.shape == (48, 64)
+        assert (picture.luma == 77).all()
+
+
+def test_a_ribbon_camera_is_asked_for_what_it_can_do() -> None:
+    configuration = configured(fps=12, exposure_us=5000, gain=2.0)
+    assert configuration["main"] == {"size": SIZE, "format": "RGB888"}
+    assert configuration["buffer_count"] == 3
+    # it has no control for gain
+    assert configuration["controls"] == {"FrameRate": 12, "AfMode": 2, "ExposureTime": 5000}
+    fixed = configured(autofocus="fixed", focus_dioptres=2.5)["controls"]
+    assert (fixed["AfMode"], fixed["LensPosition"]) == (0, 2.5)
+
+
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+@pytest.mark.parametrize("flip", [(False, False), (True, False), (False, True)])
+def test_a_ribbon_camera_turns_as_any_other(rotate: Any, flip: tuple[bool, bool]) -> None:
+    scene = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+
+    class Turning(StandInPicamera2):
+        """Mirrors in the camera, as it is told."""
+
+        def capture_request(self, wait: bool) -> Any:
+            request = super().capture_request(wait)
+            horizontal, vertical = self.configuration["transform"]
+            pixels = scene[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+            luma = request.make_array("lores")
+            request.make_array = lambda name: pixels if name == "main" else luma  # type: ignore[method-assign]
+            return request
+
+    settings = CameraSettings(
+        size=SIZE, rotate=rotate, flip_horizontal=flip[0], flip_vertical=flip[1]
+    )
+    picture = PicameraCapture(Turning, lambda h, v: (h, v), 0, settings).read()
+    assert picture is not None
+    np.testing.assert_array_equal(picture.pixels, turned(scene, settings))
+
+
+def test_a_ribbon_camera_that_stalls_is_lost_and_opened_again() -> None:
+    arguments = {"number": 0, "settings": asdict(CameraSettings(size=SIZE)), "stall": True}
+    camera = LiveCamera("stand_ins:picamera_stand_in", arguments, source="picamera2:0")
+    assert len(frames_of(camera, 2)) == 2
+
+
+def test_a_ribbon_camera_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(CameraError, match=r"picamera2:1 cannot be opened.*ribbon cable"):
+        open_picamera(1, opener="stand_ins:picamera_stand_in")
+
+
+def test_a_missing_picamera2_says_how_to_get_it() -> None:
+    with pytest.raises(CameraError, match="sudo apt install python3-picamera2"):
+        open_camera("picamera2")

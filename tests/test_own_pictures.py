@@ -1,0 +1,375 @@
+"""Someone's own folder of pictures: formats, what is wrong with labels, the split, the material."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("tqdm", reason="the build stage's libraries are in the newest run only")
+
+from test_model_build import drawn_bird, example, jpeg, material
+
+from model_build.augment import training_scene
+from model_build.labels import read_labels
+from model_build.own_pictures import load_own_pictures, mixed, own_material, split
+
+__all__ = ["material"]  # a fixture
+
+WIDTH, HEIGHT = 160, 120
+BOX = (40.0, 30.0, 80.0, 60.0)
+
+
+def put(folder: Path, name: str, content: bytes | str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def picture(seed: int = 0) -> bytes:
+    return jpeg(drawn_bird(seed)[0])
+
+
+def yolo_line(kind: int = 0) -> str:
+    left, top, right, bottom = BOX
+    x, y = (left + right) / 2 / WIDTH, (top + bottom) / 2 / HEIGHT
+    return f"{kind} {x} {y} {(right - left) / WIDTH} {(bottom - top) / HEIGHT}\n"
+
+
+def voc(*names: str, size: str = f"<width>{WIDTH}</width><height>{HEIGHT}</height>") -> str:
+    left, top, right, bottom = BOX
+    things = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"
+        f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+        for name in names
+    )
+    return f"<annotation><size>{size}</size>{things}</annotation>"
+
+
+def coco(names: list[str], birds: list[str]) -> str:
+    left, top, right, bottom = BOX
+    return json.dumps(
+        {
+            "images": [
+                {"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT}
+                for i, name in enumerate(names)
+            ],
+            "annotations": [
+                {
+                    "id": i,
+                    "image_id": names.index(name),
+                    "category_id": 7,
+                    "bbox": [left, top, right - left, bottom - top],
+                }
+                for i, name in enumerate(birds)
+            ],
+            "categories": [{"id": 7, "name": "bird"}],
+        }
+    )
+
+
+def yolo_beside(folder: Path, number: int) -> None:
+    put(folder, f"{number}.jpg", picture(number))
+    put(folder, f"{number}.txt", yolo_line() if number % 2 else "")
+
+
+def yolo_apart(folder: Path, number: int) -> None:
+    put(folder, f"images/{number}.jpg", picture(number))
+    put(folder, f"labels/{number}.txt", yolo_line(3) if number % 2 else yolo_line(1))
+    put(folder, "data.yaml", "names: [cat, dog, cow, Bird]\n")
+
+
+def yolo_polygons(folder: Path, number: int) -> None:
+    yolo_beside(folder, number)
+    left, top, right, bottom = np.array(BOX) / [WIDTH, HEIGHT, WIDTH, HEIGHT]
+    points = f"0 {left} {top} {right} {top} {right} {bottom} {left} {bottom}"
+    put(folder, f"{number}.txt", points if number % 2 else "")
+
+
+def voc_beside(folder: Path, number: int) -> None:
+    put(folder, f"{number}.jpg", picture(number))
+    put(folder, f"{number}.xml", voc("bird", "cat") if number % 2 else voc())
+
+
+def voc_apart(folder: Path, number: int) -> None:
+    put(folder, f"JPEGImages/{number}.jpg", picture(number))
+    put(folder, f"Annotations/{number}.xml", voc("bird") if number % 2 else voc("squirrel"))
+
+
+def one_coco(folder: Path, number: int) -> None:
+    put(folder, f"images/{number}.jpg", picture(number))
+    names = [f"{i}.jpg" for i in range(number + 1)]
+    put(folder, "annotations.json", coco(names, names[1::2]))
+
+
+def coco_a_clip(folder: Path, number: int) -> None:
+    clip = f"clip{number // 8}"
+    put(folder, f"{clip}/{number}.jpg", picture(number))
+    names = sorted(path.name for path in (folder / clip).glob("*.jpg"))
+    birds = [name for name in names if int(Path(name).stem) % 2]
+    put(folder, f"{clip}/_annotations.coco.json", coco(names, birds))
+
+
+def cub(folder: Path, number: int) -> None:
+    """Every picture has a bird there."""
+    name = f"00{number % 7}.Bird/Bird_{number % 7}_000{number}_1.jpg"
+    put(folder, f"images/{name}", picture(number))
+    with (folder / "images.txt").open("a") as file:
+        file.write(f"{number + 1} {name}\n")
+    left, top, right, bottom = BOX
+    with (folder / "bounding_boxes.txt").open("a") as file:
+        file.write(f"{number + 1} {left} {top} {right - left} {bottom - top}\n")
+
+
+FORMATS = [
+    (yolo_beside, "YOLO"),
+    (yolo_apart, "YOLO"),
+    (yolo_polygons, "YOLO"),
+    (voc_beside, "Pascal VOC"),
+    (voc_apart, "Pascal VOC"),
+    (one_coco, "COCO"),
+    (coco_a_clip, "COCO"),
+    (cub, "CUB-200-2011"),
+]
+
+
+@pytest.mark.parametrize(("write", "name"), FORMATS, ids=[w.__name__ for w, _ in FORMATS])
+def test_every_format_says_the_same(
+    tmp_path: Path, write: Callable[[Path, int], None], name: str
+) -> None:
+    folder = tmp_path / "feeder"
+    folder.mkdir()
+    for number in range(24):
+        write(folder, number)
+    own = load_own_pictures(folder)
+    assert own.format == name
+    assert (own.problems, own.unlabelled) == ([], 0)
+    examples = own.train + own.validation
+    assert len({e.name for e in examples}) == 24
+    with_birds = [e for e in examples if len(e.fractions)]
+    assert len(with_birds) == (24 if name == "CUB-200-2011" else 12)
+    for one in with_birds:
+        np.testing.assert_allclose(one.boxes(WIDTH, HEIGHT), [BOX], atol=0.01)
+        assert one.picture().shape == (HEIGHT, WIDTH, 3)
+
+
+def test_large_pictures_are_kept_smaller_with_the_same_boxes(tmp_path: Path) -> None:
+    for number in range(24):
+        yolo_beside(tmp_path, number)
+    put(tmp_path, "5.jpg", jpeg(cv2.resize(drawn_bird(5)[0], (1600, 1200))))
+    own = load_own_pictures(tmp_path)
+    one = next(e for e in own.train + own.validation if e.stem == "5.jpg")
+    assert one.picture().shape == (600, 800, 3)
+    np.testing.assert_allclose(one.boxes(WIDTH, HEIGHT), [BOX], atol=0.01)
+
+
+# --- which labels are birds
+
+
+def three_labels(folder: Path) -> None:
+    for number in range(24):
+        put(folder, f"{number}.jpg", picture(number))
+        put(folder, f"{number}.xml", voc(("robin", "Great tit", "squirrel")[number % 3]))
+
+
+def test_species_have_to_be_named_as_birds(tmp_path: Path) -> None:
+    three_labels(tmp_path)
+    with pytest.raises(ValueError, match=r"--bird; the labels are: Great tit, robin, squirrel"):
+        load_own_pictures(tmp_path)
+    own = load_own_pictures(tmp_path, ["robin", "great tit"])
+    assert sum(len(e.fractions) for e in own.train + own.validation) == 16
+    with pytest.raises(ValueError, match=r"labelled 'crow'; the labels are"):
+        load_own_pictures(tmp_path, ["crow"])
+
+
+# --- what is wrong
+
+BAD_YOLO = [
+    ("0 0.5 0.5 0.1", "line 1: expected 'class x y width height'"),
+    (f"{yolo_line()}bird 0.5 0.5 0.1 0.1", "line 2: expected 'class x y width height'"),
+    ("0 345 120 40 30", "expected fractions of the picture from 0 to 1"),
+    ("0 0.5 0.5 0 0.1", "a box from"),
+    ("0 nan 0.5 0.1 0.1", "a box from"),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), BAD_YOLO)
+def test_a_label_that_makes_no_sense_costs_its_picture_only(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    for number in range(24):
+        yolo_beside(tmp_path, number)
+    bad = put(tmp_path, "5.txt", text)
+    own = load_own_pictures(tmp_path, unlabelled_are_empty=True)
+    [problem] = own.problems
+    assert problem.startswith(f"{bad}, line")
+    assert complaint in problem
+    assert len(own.train + own.validation) == 23
+    assert "1 labels or pictures could not be used" in str(own)
+
+
+BAD_VOC = [
+    ("<annotation><object>", "damaged"),
+    (voc("bird").replace("<ymin>31.0</ymin>", "<ymin>high</ymin>"), "object 1: <ymin>: expected a"),
+    (voc("bird").replace("bndbox", "box"), "object 1: <bndbox> is missing"),
+    (voc("bird", size="<width>120</width><height>160</height>"), "label is for 120 x 160 pixels"),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), BAD_VOC)
+def test_a_bad_xml_file_costs_its_picture_only(tmp_path: Path, text: str, complaint: str) -> None:
+    for number in range(24):
+        voc_beside(tmp_path, number)
+    put(tmp_path, "5.xml", text)
+    own = load_own_pictures(tmp_path, unlabelled_are_empty=True)
+    [problem] = own.problems
+    assert str(tmp_path / "5.") in problem
+    assert complaint in problem
+    assert len(own.train + own.validation) == 23
+
+
+def coco_with(**changes: object) -> str:
+    content = json.loads(coco([f"{i}.jpg" for i in range(24)], [f"{i}.jpg" for i in range(12)]))
+    content["annotations"][3] |= changes
+    return json.dumps(content)
+
+
+BAD_COCO = [
+    (coco_with(bbox=[1, 2, 3]), "annotations[3]: bbox: expected [x, y, width, height]"),
+    (coco_with(category_id=1), "annotations[3]: there is no category 1"),
+    (coco_with(iscrowd=1), "annotations[3]: it is a crowd"),
+    (coco_with(bbox=[500, 500, 10, 10]), "lies outside of the picture"),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), BAD_COCO)
+def test_a_bad_annotation_costs_its_picture_only(tmp_path: Path, text: str, complaint: str) -> None:
+    for number in range(24):
+        put(tmp_path, f"{number}.jpg", picture(number))
+    put(tmp_path, "labels.json", text)
+    own = load_own_pictures(tmp_path, unlabelled_are_empty=True)
+    [problem] = own.problems
+    assert complaint in problem
+    assert len(own.train + own.validation) == 23
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("labels.json", '{"images": [],\n "annotations": [}', r"labels\.json, line 2"),
+        ("labels.json", '{"images": [{"id": 1}], "annotations": []}', r"images\[0\]: 'file_name'"),
+        ("data.yaml", "names: [a", r"data\.yaml is damaged"),
+        ("notes.md", "", "holds 1 pictures but no labels in YOLO, Pascal VOC or COCO"),
+    ],
+)
+def test_what_all_labels_depend_on_must_be_right(
+    tmp_path: Path, name: str, content: str, complaint: str
+) -> None:
+    put(tmp_path, "1.jpg", picture())
+    put(tmp_path, name, content)
+    with pytest.raises(ValueError, match=complaint) as caught:
+        read_labels(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no pictures"):
+        load_own_pictures(tmp_path)
+
+
+def test_unreadable_and_unlabelled_pictures_are_counted(tmp_path: Path) -> None:
+    for number in range(24):
+        yolo_beside(tmp_path, number)
+    put(tmp_path, "6.jpg", picture()[:200])
+    (tmp_path / "7.txt").unlink()
+    (tmp_path / ".8.jpg").write_bytes(b"what a file manager leaves behind")
+    own = load_own_pictures(tmp_path)
+    assert len(own.train + own.validation) == 22
+    assert own.unlabelled == 1
+    [problem] = own.problems
+    assert "6.jpg" in problem
+    assert "cut short" in problem
+    assert "--unlabelled-are-empty" in str(own)
+    assert load_own_pictures(tmp_path, unlabelled_are_empty=True).unlabelled == 0
+
+
+# --- the split
+
+
+def test_a_clip_is_on_one_side_of_the_split() -> None:
+    clips = [f"clip{i // 10}" for i in range(100)]
+    chosen = split(clips, [i % 3 == 0 for i in range(100)])
+    assert chosen is not None
+    assert 100 / 7 <= len(chosen) <= 40
+    assert {clips[i] for i in chosen}.isdisjoint(clips[i] for i in range(100) if i not in chosen)
+    assert split(clips, [i % 3 == 0 for i in range(100)]) == chosen
+
+
+def test_someones_own_split_is_kept() -> None:
+    clips = ["train/images"] * 80 + ["valid/images"] * 20
+    assert split(clips, [True] * 100) == set(range(80, 100))
+
+
+def test_frames_of_one_folder_are_split_in_runs_of_neighbours() -> None:
+    chosen = split([""] * 210, [True] * 210)
+    assert chosen is not None
+    borders = sum((i in chosen) != (i + 1 in chosen) for i in range(209))
+    assert 30 <= len(chosen) <= 84
+    assert borders <= 2 * len(chosen) / 10
+
+
+def test_both_sides_have_birds_or_there_is_no_split(tmp_path: Path) -> None:
+    for where in range(10):
+        has_bird = [i // 10 == where or i % 50 == 7 for i in range(100)]
+        chosen = split([f"clip{i // 10}" for i in range(100)], has_bird)
+        assert chosen is not None
+        assert any(has_bird[i] for i in chosen)
+        assert any(has_bird[i] for i in range(100) if i not in chosen)
+    assert split(["a"] * 50 + ["b"] * 50, [i == 3 for i in range(100)]) is None
+    for number in range(5):
+        put(tmp_path, f"{number}.jpg", picture(number))
+        put(tmp_path, f"{number}.txt", yolo_line() if number == 3 else "")
+    with pytest.raises(ValueError, match="1 usable pictures with birds are too few"):
+        load_own_pictures(tmp_path)
+
+
+# --- the material
+
+
+@pytest.mark.parametrize("empties", [0, 3])
+@pytest.mark.parametrize("cut_out", [True, False])
+def test_scenes_can_be_composed_of_own_pictures_alone(
+    material, empties: int, cut_out: bool
+) -> None:
+    examples = [example(i) for i in range(6)]
+    examples += [example(100 + i, bird=False) for i in range(empties)]
+    own = own_material(examples, material.cutouts if cut_out else [])
+    birds = 0
+    for number in range(60):
+        scene = training_scene(1, number, own, 96)
+        assert scene.picture.shape == (96, 96, 3)
+        birds += len(scene.boxes)
+    assert birds > 30
+    again = own_material(examples, material.cutouts if cut_out else [])
+    assert [e.encoded for e in again.distractors] == [e.encoded for e in own.distractors]
+
+
+def test_birds_that_fill_their_pictures_cannot_be_learnt_alone() -> None:
+    examples = [example(i) for i in range(3)]
+    for one in examples:
+        one.fractions[:] = [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="add some empty ones"):
+        own_material(examples, [])
+
+
+def test_own_pictures_are_not_drowned_by_those_of_the_packs(material) -> None:
+    few = own_material([example(50), example(51, bird=False)], material.cutouts[:1])
+    both = mixed(few, material)
+    own = sum(e.name == "drawn/50" for e in both.birds)
+    assert own / len(both.birds) == pytest.approx(0.5, abs=0.1)
+    assert len(both.objects) == len(material.objects)

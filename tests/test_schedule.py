@@ -1,0 +1,128 @@
+"""Where the network looks, and that it keeps to its budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgebird.motion import Motion
+from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
+from edgebird.structures import Box, Frame, Track, TrackState
+from edgebird.tiles import scan_regions
+
+WHOLE = (0, 0, 640, 480)
+IMAGE = np.zeros((480, 640, 3), np.uint8)
+
+
+def frame(seconds: float) -> Frame:
+    return Frame(IMAGE, 0, seconds, seconds, "test")
+
+
+def moving(*boxes: Box) -> Motion:
+    return Motion(np.array(boxes, np.float32).reshape(-1, 4), np.zeros((120, 160), bool), 0.25)
+
+
+def bird_at(left: float, top: float, side: float) -> Track:
+    box = (left, top, left + side, top + side)
+    return Track(1, box, 0.9, 2, 0.0, 1.0, 0.9, TrackState.CONFIRMED)
+
+
+def schedule(**settings: float) -> Schedule:
+    return Schedule(ScheduleSettings(**settings))
+
+
+def schedule_on_patrol(**settings: float) -> Schedule:
+    """One that has looked at the whole frame and goes on with the first tile."""
+    plan = schedule(**settings)
+    assert plan.regions(frame(0), STILL, ()) == [WHOLE]
+    return plan
+
+
+STILL = Motion.none()
+
+
+@pytest.mark.parametrize("fps", [1, 5, 30])
+def test_without_motion_all_of_the_frame_is_looked_at_within_the_patrol_time(fps: int) -> None:
+    plan = schedule(patrol_s=3.0, budget_ms_per_s=1000)
+    seen: set[object] = set()
+    looks = 0
+    for index in range(3 * fps + 1):
+        regions = plan.regions(frame(index / fps), STILL, ())
+        plan.spent(len(regions), 10.0 * len(regions))
+        seen |= set(regions)
+        looks += len(regions)
+    assert seen == set(scan_regions(640, 480))
+    assert looks <= len(seen) + 2
+
+
+def test_what_moves_is_looked_at_closely_right_after_the_whole_frame() -> None:
+    regions = schedule_on_patrol().regions(frame(0), moving((400, 300, 430, 330)), ())
+    assert regions[0] == WHOLE
+    left, top, right, bottom = regions[1]
+    assert left < 400
+    assert top < 300
+    assert right > 430
+    assert bottom > 330
+    assert right - left == 320
+    assert len(regions) == 3  # and one of the patrol
+
+
+def test_small_birds_are_followed_closely_and_large_ones_in_the_whole_frame() -> None:
+    assert len(schedule_on_patrol().regions(frame(0), STILL, [bird_at(400, 300, 30)])) == 3
+    assert len(schedule_on_patrol().regions(frame(0), STILL, [bird_at(100, 100, 300)])) == 2
+
+
+def test_one_close_look_serves_birds_that_sit_together() -> None:
+    birds = [bird_at(300, 200, 30), bird_at(340, 210, 30), bird_at(280, 220, 30)]
+    assert len(schedule_on_patrol().regions(frame(0), STILL, birds)) == 3
+
+
+def test_after_motion_it_stays_alert_for_a_moment() -> None:
+    plan = schedule(patrol_s=60)
+    plan.regions(frame(0.0), moving((10, 10, 40, 40)), ())
+    assert WHOLE in plan.regions(frame(0.8), STILL, ())
+    assert plan.regions(frame(1.2), STILL, ()) == []
+
+
+def spend(plan: Schedule, ms_per_region: float, seconds: float, fps: float) -> tuple[float, int]:
+    """Time spent, in ms, and frames looked at while birds are there all the time."""
+    spent, looked = 0.0, 0
+    for index in range(round(seconds * fps)):
+        regions = plan.regions(frame(index / fps), STILL, [bird_at(400, 300, 30)])
+        plan.spent(len(regions), ms_per_region * len(regions))
+        spent += ms_per_region * len(regions)
+        looked += bool(regions)
+    return spent, looked
+
+
+@pytest.mark.parametrize("ms_per_region", [6, 40, 150, 700])
+def test_the_budget_is_kept_however_slow_the_board(ms_per_region: float) -> None:
+    spent, _ = spend(schedule(budget_ms_per_s=500), ms_per_region, seconds=60, fps=10)
+    # two seconds' worth are saved up at the beginning
+    assert spent <= 500 * 62 + ms_per_region
+
+
+def test_a_fast_board_does_all_and_a_slow_one_does_without_patrol_and_then_frames() -> None:
+    fast, slow, slowest = schedule(), schedule(), schedule()
+    _, looked = spend(fast, 6, 20, fps=10)
+    assert (fast.degraded, looked) == (None, 200)
+    _, looked = spend(slow, 20, 20, fps=10)
+    assert (slow.degraded, looked) == ("patrol", 200)
+    _, looked = spend(slowest, 150, 20, fps=10)
+    assert slowest.degraded == "rate"
+    assert 40 < looked < 100
+
+
+def test_it_recovers_when_there_is_less_to_do() -> None:
+    plan = schedule()
+    spend(plan, 200, 20, fps=10)
+    for index in range(60):
+        regions = plan.regions(frame(30 + index / 10), STILL, ())
+        plan.spent(len(regions), 6.0 * len(regions))
+    assert plan.degraded is None
+
+
+def test_sources_that_wait_are_scanned_completely() -> None:
+    plan = ScanEverything()
+    assert plan.regions(frame(0), STILL, ()) == scan_regions(640, 480)
+    assert plan.degraded is None
