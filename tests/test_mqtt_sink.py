@@ -206,7 +206,8 @@ def test_the_camera_is_online_while_frames_arrive(
         sink.emit(frame_processed([]))
         time.sleep(1.0)
         assert len(changes(client)) == 5  # the same picture again and again
-        sink.emit(good)
+        blurred = Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.2, faults=("blurred",))
+        sink.emit(blurred)  # seeing badly is seeing
         becomes("offline", "online", "offline", "online", "offline", "online")
 
 

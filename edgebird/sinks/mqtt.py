@@ -41,6 +41,8 @@ from edgebird.structures import (
     VisitChanged,
 )
 
+# Faults with which frames, if any come, show nothing.
+_BLINDING = frozenset({"lost", "frozen", "black", "covered"})
 COMMANDS = ("enabled", "threshold", "snapshot")
 # Without a frame for so long, the camera is offline.
 _SILENT_S = 15.0
@@ -224,7 +226,7 @@ class MqttSink:
 
     def _publish_health(self, health: Health) -> None:
         self._silent_s = _SILENT_DARK_S if getattr(health, "dark", False) else _SILENT_S
-        self._faulty = bool(health.faults)
+        self._faulty = not _BLINDING.isdisjoint(health.faults)
         if health.frame_age_s is not None:
             self._note_frame(health.frame_age_s)
         payload = health_payload(
