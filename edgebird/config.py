@@ -31,7 +31,7 @@ Each section holds the settings of one part::
     min_bird = 0.01                 # longer side of a bird, as a share of the frame's
     max_bird = 1.0
     motion_bonus = 0.7              # log-odds for what moves, see evidence.py
-    still_penalty = 3.0             # log-odds off for what never moves ...
+    still_penalty = 6.0             # log-odds off for what never moves ...
     still_after_s = 60.0            # ... for so long
 
     [schedule]
@@ -132,7 +132,7 @@ class MotionSection(_Section, frozen=True):
     min_bird: Fraction = 0.01
     max_bird: Fraction = 1.0
     motion_bonus: Annotated[float, Meta(ge=0, le=5)] = 0.7
-    still_penalty: Annotated[float, Meta(ge=0, le=10)] = 3.0
+    still_penalty: Annotated[float, Meta(ge=0, le=10)] = 6.0
     still_after_s: Annotated[float, Meta(gt=0)] = 60.0
 
 

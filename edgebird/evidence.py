@@ -32,7 +32,7 @@ class EvidenceSettings:
     """
 
     motion_bonus: float = 0.7
-    still_penalty: float = 3.0
+    still_penalty: float = 6.0
     still_after_s: float = 60.0
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _SILENCE_S = 1.0
 _LONGEST_PAUSE_S = 5.0
+_KILLED_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +254,7 @@ class _Reader:
         self.kill()
         # One that is stuck in the kernel cannot be waited for; it goes when its driver lets it.
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(1)
+            self.process.wait(_KILLED_WITHIN_S)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()

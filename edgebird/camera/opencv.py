@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,16 @@ class OpenCVCapture:
     Pictures that come faster are taken from the device but not decoded, which is what costs.
     """
 
-    def __init__(self, capture: cv2.VideoCapture, settings: CameraSettings) -> None:
+    def __init__(
+        self,
+        capture: cv2.VideoCapture,
+        settings: CameraSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._capture = capture
         self._settings = settings
+        self._clock = clock
         # a tenth early is in time: cameras are not that regular
         self._interval_s = 0.9 / settings.fps
         self._next_s = 0.0
@@ -123,7 +130,7 @@ class OpenCVCapture:
     def read(self) -> Picture | None:
         """The next picture, turned as the settings say; None when there is none or it is spoilt."""
         while self._capture.grab():
-            now_s, utc_s = time.monotonic(), time.time()
+            now_s, utc_s = self._clock(), time.time()
             if now_s >= self._next_s:
                 self._next_s = now_s + self._interval_s
                 ok, bgr = self._capture.retrieve()
