@@ -163,9 +163,18 @@ def _settings(kind: type[T], section: msgspec.Struct | dict[str, Any]) -> T:
     return kind(**{key: value for key, value in values.items() if key in names})
 
 
+def _frame_size(camera: CameraSection) -> tuple[int, int] | None:
+    """Width and height that were asked for, as they are after turning."""
+    if camera.size is None or camera.rotate not in (90, 270):
+        return camera.size
+    return camera.size[1], camera.size[0]
+
+
 def _senses(config: Config, name: str, zones: Zones, live: LiveCamera | None) -> Senses:
     return Senses(
-        watch=FaultWatch(name, restart=live.restart if live else lambda: None),
+        watch=FaultWatch(
+            name, size=_frame_size(config.camera), restart=live.restart if live else lambda: None
+        ),
         gate=MotionGate(zones),
         evidence=Evidence(_settings(EvidenceSettings, config.motion)),
     )

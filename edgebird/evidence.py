@@ -122,8 +122,9 @@ class Evidence:
             nearest = int(iou[0].argmax())
             if iou[0, nearest] > _SAME_PLACE_IOU:
                 return self._places[nearest]
-        self._places = [*self._places[-_MAX_PLACES + 1 :], _Place(xyxy, now_s)]
-        return self._places[-1]
+        latest_first = sorted(self._places, key=lambda place: -place.last_seen_s)
+        self._places = [_Place(xyxy, now_s), *latest_first[: _MAX_PLACES - 1]]
+        return self._places[0]
 
 
 def _log_odds(probability: float) -> float:

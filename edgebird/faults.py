@@ -47,7 +47,8 @@ class _Rule:
 
 
 _RULES = {
-    "frozen": _Rule(5.0, 0.0, True, "gives the same picture all the time"),
+    # a still scene may come out of a stream as the same picture from one key frame to the next
+    "frozen": _Rule(12.0, 0.0, True, "gives the same picture all the time"),
     "black": _Rule(1.0, 1.0, True, "is suddenly black: is the lens covered?"),
     "covered": _Rule(10.0, 3.0, True, "sees an even surface: is the lens covered?"),
     "blurred": _Rule(30.0, 10.0, False, "is badly out of focus: is there a drop on the lens?"),

@@ -107,23 +107,25 @@ def run(
             tell(report)
 
     tracks: tuple[Track, ...] = ()
+    faults: tuple[str, ...] = ()
+    blind = dark = False
     try:
         for frame in camera.frames():
             if isinstance(frame, Silence):
                 tell_visits(visits.pass_time(frame.monotonic_s))
-                tell_health(frame, ("lost",) if frame.lost else (), dark=False)
+                tell_health(frame, ("lost",) if frame.lost else faults, dark=dark)
                 continue
 
             # faults and light
             if senses:
                 luma = small_luma(frame)
                 senses.watch.check(frame, luma)
+                faults, dark, blind = senses.watch.faults, senses.watch.dark, senses.watch.blind
                 if senses.watch.resized:
                     tracker.reset()
                     tracks = ()
 
             # motion
-            blind = senses is not None and senses.watch.blind
             motion = Motion.none()
             if senses and not blind:
                 motion = senses.gate.update(frame, luma, tracks)
@@ -132,7 +134,7 @@ def run(
             wanted = controls.enabled and not blind
             regions = plan.regions(frame, motion, tracks) if wanted else []
 
-            # detect
+            # detect: the place for remote controls (detection on or off, another threshold)
             started_s, processor_s = time.perf_counter(), time.process_time()
             detections = Detections.none()
             threshold = controls.threshold
@@ -162,8 +164,7 @@ def run(
                 summary.detect_ms.append(detect_ms)
             if health:
                 health.frame(frame, detect_ms if regions else None, processor_ms)
-                faults = senses.watch.faults if senses else ()
-                tell_health(frame, faults, dark=senses is not None and senses.watch.dark)
+                tell_health(frame, faults, dark=dark)
             on_frame()
             if summary.frames == max_frames:
                 break

@@ -223,7 +223,7 @@ def evaluate_models(
     }
     chosen_on = [name for name in ("own", "val") if name in judged]
     threshold = quietest_threshold([judged[name]["int8"] for name in chosen_on], flagged_share)
-    if start_threshold is not None:
+    if start_threshold is not None and "own" in judged:
         trusted = min(start_threshold, best_threshold(judged["own"]["int8"]))
         threshold = max(threshold, trusted)
     metrics = {

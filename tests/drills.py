@@ -147,6 +147,7 @@ class Proxy:
         for link in (source, target):
             with suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
+            link.close()
 
     def cut(self) -> None:
         links, self._links = self._links, []

@@ -117,15 +117,15 @@ class PicameraCapture:
         job = self._camera.capture_request(wait=False)
         try:
             request = self._camera.wait(job, timeout=_FRAME_TIMEOUT_S)
+            try:
+                # 6.4 requests: both pictures of one request are of the same moment
+                pixels = request.make_array("main")
+                luma = self._luma(request.make_array("lores"))
+                age_s = _age_s(request.get_metadata())
+            finally:
+                request.release()  # 6.4: its buffer goes back to the camera
         except (TimeoutError, RuntimeError):
             return None
-        try:
-            # 6.4 requests: both pictures of one request are of the same moment
-            pixels = request.make_array("main")
-            luma = self._luma(request.make_array("lores"))
-            age_s = _age_s(request.get_metadata())
-        finally:
-            request.release()  # 6.4: its buffer goes back to the camera
         pixels, luma = (turned(image, self._left_to_do) for image in (pixels, luma))
         return Picture(pixels, time.monotonic() - age_s, time.time() - age_s, luma)
 

@@ -107,11 +107,7 @@ class SnapshotPayload(msgspec.Struct, frozen=True):
 
 
 class OutboxPayload(msgspec.Struct, frozen=True):
-    """Alerts that wait for the broker, those given up since the outbox exists, and where it is.
-
-    ``storage`` is ``memory`` while the disk cannot be written to: what waits does then not outlive
-    a restart.
-    """
+    """Alerts that wait for the broker, those given up, and whether a restart is survived (disk)."""
 
     waiting: Number
     bytes: Number

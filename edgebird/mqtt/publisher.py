@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 
@@ -33,6 +33,13 @@ _HEADER_BYTES = 300  # no topic of ours is longer
 _OFFLINE_S = 0.5
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    payload: Payload
+    qos: int = 1
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Publisher:
         # What the other threads leave for ours, under the lock or in a queue. The lock is never
         # held while paho is called, which calls back with locks of its own held.
         self._lock = Lock()
-        self._states: dict[str, tuple[Payload, int]] = {}
+        self._states: dict[str, _State] = {}
         self._unsent: dict[str, None] = {}
         self._momentary: dict[str, bytes] = {}
         self._kept: dict[str, str] = {}
@@ -143,11 +150,13 @@ class Publisher:
         """How often the broker was connected to."""
         return self._connection.connects
 
-    def set_state(self, topic: str, payload: str | Payload, *, qos: int = 1) -> None:
-        """Publish the value, retained, and keep it to publish it again after a reconnect."""
+    def set_state(
+        self, topic: str, payload: str | Payload, *, qos: int = 1, once: bool = False
+    ) -> None:
+        """Publish the value, retained; and unless ``once``, again after each reconnect."""
         content = payload.encode() if isinstance(payload, str) else payload
         with self._lock:
-            self._states[topic] = content, qos
+            self._states[topic] = _State(content, qos, once)
             self._unsent[topic] = None
             self._idle.clear()
         self._wake.set()
@@ -192,7 +201,7 @@ class Publisher:
         self._idle.wait(_DRAIN_S)
         # From here on only this counts, even when the broker has not yet answered.
         with self._lock:
-            self._states = {self._status: (b"offline", 1)}
+            self._states = {self._status: _State(b"offline")}
             self._unsent = {self._status: None}
             self._momentary.clear()
             self._stopping = True
@@ -328,13 +337,15 @@ class Publisher:
                 topic = next(iter(self._unsent), None)
                 if topic is not None:
                     del self._unsent[topic]
-                    payload, qos = self._states[topic]
+                    state = self._states[topic]
+                    if state.once:
+                        del self._states[topic]
             if topic is not None:
-                content = payload if isinstance(payload, bytes) else self._made(topic, payload, qos)
+                content = self._made(topic, state)
                 if len(content) + _HEADER_BYTES > (limits.maximum_packet_size or 1 << 28):
                     self._say_too_large(topic, len(content))
                 else:
-                    self._publish(None, topic, content, qos=qos, retain=True)
+                    self._publish(None, topic, content, qos=state.qos, retain=True)
                 continue
             alert = None if final else self._next_alert()
             if alert is None:
@@ -356,11 +367,14 @@ class Publisher:
         if number is not None and qos:
             self._under_way[number] = alert
 
-    def _made(self, topic: str, make: Callable[[], bytes], qos: int) -> bytes:
-        content = make()
+    def _made(self, topic: str, state: _State) -> bytes:
+        """The payload itself; what had to be made is kept, to be made only once."""
+        if isinstance(state.payload, bytes):
+            return state.payload
+        content = state.payload()
         with self._lock:
-            if self._states.get(topic) == (make, qos):
-                self._states[topic] = content, qos
+            if self._states.get(topic) is state:
+                self._states[topic] = replace(state, payload=content)
         return content
 
     def _say_too_large(self, topic: str, size: int) -> None:

@@ -272,13 +272,14 @@ class MqttSink:
         """Tell Home Assistant what has changed since somebody told it last."""
         if not self._discovery_wanted:
             if self._found:
-                self._publisher.set_state(self._discovery_topic, b"")
+                self._publisher.set_state(self._discovery_topic, b"", once=True)
             return
         payload = with_removals(self._discovery, self._found)
         message = msgspec.json.encode(payload)
         if message == self._found:
             return
-        self._publisher.set_state(self._discovery_topic, message)
+        # Once: after a reconnect it is compared again.
+        self._publisher.set_state(self._discovery_topic, message, once=True)
         self._found = message
         if payload is not self._discovery:  # once more, without what has now been removed
             self._discover_s = time.monotonic() + _RETAINED_S
