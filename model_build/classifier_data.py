@@ -161,8 +161,8 @@ def load_classifier_data(data: Path) -> ClassifierData:
         ValueError: a pack is not what it should be, or too small for the hold-out.
     """
     folder = data / "packs"
-    jpegs = _pack(folder, "cifar10_jpg", ".tar.xz")
-    cifar = read_cifar10(jpegs if jpegs.exists() else data / "cifar10")
+    fetched = data / "cifar10"
+    cifar = read_cifar10(fetched if fetched.exists() else _pack(folder, "cifar10_jpg", ".tar.xz"))
     crops = load_unboxed(_pack(folder, "cub200_2010_crops"))
     cub = [Labelled(e, True, "CUB") for e in crops]
     tiny = _tiny_imagenet(_pack(folder, "tiny_imagenet_subset"))
