@@ -22,6 +22,7 @@ import stand_ins  # noqa: F401  (tells the process that reads the camera where t
 
 from edgebird.camera.live import LiveCamera, Patience
 from edgebird.camera.slot import Picture
+from edgebird.controls import Controls
 from edgebird.detector.conv import ConvDetector
 from edgebird.errors import CameraError
 from edgebird.evidence import Evidence, EvidenceSettings
@@ -146,7 +147,7 @@ def drill(
             "camera_name": "drill",
             "plan": Schedule(ScheduleSettings()),
             "detector": ConvDetector(FakeInterpreter(), card()),
-            "threshold": 0.9,
+            "controls": Controls(0.9),
             "tracker": Tracker(TrackerSettings()),
             "visits": Visits("drill", VisitSettings()),
             "snapshots": None,

@@ -156,6 +156,7 @@ def test_an_animation_is_refused_or_its_first_picture_taken(
 # --- the shipped classifier and the command
 
 
+@needs_classifier
 def test_the_shipped_classifier_is_as_good_as_its_readers_are_told() -> None:
     model = load_model(DEFAULT_CLASSIFIER, "classifier")
     assert len(model.content) < 6e6

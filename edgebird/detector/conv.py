@@ -12,9 +12,11 @@ from edgebird.model import ModelCard
 from edgebird.structures import Boxes, Detections, Image, Scores
 from edgebird.tiles import Region, centre_inside, cut_tile, scan_regions, touches_inner_border
 
-# In a tile a box longer than this share of it is mostly a part of a bird that the whole frame shows
-# better (measured: 5 points of precision on large birds, at no loss of average precision).
-_LARGEST_IN_TILE = 0.7
+# In a tile a box longer than the first share of it, or ending nearer to its border than the second,
+# is mostly a part of a bird that the whole frame shows better (measured on validation pictures: 4
+# points of precision on large birds and a fifth fewer false alarms, at no loss on small ones).
+_LARGEST_IN_TILE = 0.4
+_BORDER_OF_TILE = 0.047
 # More candidates than this from one tile are noise; the best are kept.
 _MAX_CANDIDATES = 100
 
@@ -85,8 +87,7 @@ class ConvDetector:
             xyxy = xyxy / np.float32(scale) + np.array([*region[:2], *region[:2]], np.float32)
             keep = centre_inside(xyxy, region)  # not in the padding
             if region != (0, 0, width, height):
-                # Half a cell is how far a box's side may well be off.
-                margin_px = self._stride_px / scale / 2
+                margin_px = _BORDER_OF_TILE * (region[2] - region[0])
                 keep &= ~touches_inner_border(xyxy, region, width, height, margin_px)
                 longest_px = (xyxy[:, 2:] - xyxy[:, :2]).max(axis=1)
                 keep &= longest_px <= _LARGEST_IN_TILE * (region[2] - region[0])
