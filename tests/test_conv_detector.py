@@ -59,7 +59,7 @@ def test_extreme_thresholds_are_numbers_like_others(threshold: float) -> None:
 
 
 def test_birds_are_found_where_they_are_once_each() -> None:
-    detector = ConvDetector(FakeInterpreter(size_px=128, half_side_px=16), card())
+    detector = ConvDetector(FakeInterpreter(half_side_px=12.5), card())
     found = detector.detect(scene((30, 40), (100, 60)), threshold=0.6)
     assert len(found) == 2
     for (x, y), (want_x, want_y) in zip(centres(found.xyxy), [(30, 40), (100, 60)], strict=True):
