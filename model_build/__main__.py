@@ -261,7 +261,7 @@ def train(
             recipe,
             run,
             start_from=start_from,
-            checkpoint_every=max(1, min(500, recipe.steps // 3)),
+            checkpoint_every=max(1, min(500, recipe.steps // 6)),
             validate=lambda model: training_figures(model, sets),
             device=device,
         )
