@@ -475,7 +475,7 @@ def bench(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--save", metavar="FOLDER", help="Keep annotated pictures of the visits.")
 @click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="A TOML file.")
+@CONFIG
 def replay(
     scenario: str,
     days: float | None,

@@ -11,7 +11,7 @@ SETS = {
     "own": "the owner's pictures that were not trained with",
     "val": "photos of species and scenes that no training picture came from",
     "val-small": "birds of those photos, composed small and difficult: backlit, hidden, blurred",
-    "nestbox": "a real Raspberry Pi camera in a nest box, birds seen from above; never tuned on",
+    "nestbox": "a real Raspberry Pi camera in a nest box; no threshold is chosen on it",
     "empty-hard": "no bird, but animals, things and leaves, as small and dark as birds would be",
 }
 

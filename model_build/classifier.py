@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -37,6 +36,7 @@ from model_build.network import (
     freeze_trunk,
     load_imagenet_trunk,
 )
+from model_build.train import learning_rate
 from model_build.trunk_weights import folded_convolution, imagenet_state_dict
 
 CHECKPOINT, LOG, WEIGHTS = "checkpoint.npz", "metrics.jsonl", "classifier.weights.h5"
@@ -160,14 +160,6 @@ def picture_batches(
         .batch(recipe.batch, drop_remainder=True)
         .prefetch(4)
     )
-
-
-def learning_rate(step: int, recipe: ClassifierRecipe) -> float:
-    """Rises over the warm-up, then falls along a cosine to a hundredth."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def train_classifier(

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -46,6 +47,22 @@ _SCALAR = tf.compat.v1.SummaryMetadata(
 )
 # Gradients of the whole batch are shortened to this length.
 _LONGEST_GRADIENT = 10.0
+
+
+class Schedule(Protocol):
+    """What `learning_rate` needs of a recipe, the detector's or the classifier's."""
+
+    @property
+    def steps(self) -> int:
+        """Batches to train for."""
+
+    @property
+    def warmup_steps(self) -> int:
+        """Over which the learning rate rises."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Its peak."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +160,7 @@ def choose_device(processes: int | None = None) -> Device:
     return Device(name, strategy, half_precision=gpus > 0, xla=gpus > 0, processes=processes)
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
+def learning_rate(step: int, recipe: Schedule) -> float:
     """Rises over the warm-up, then falls along a cosine to a hundredth."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps

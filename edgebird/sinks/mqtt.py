@@ -225,7 +225,7 @@ class MqttSink:
         self._publisher.send_alert(Alert(visit.id, names.visit, encode(payload), time.time()))
 
     def _publish_health(self, health: Health) -> None:
-        self._silent_s = _SILENT_DARK_S if getattr(health, "dark", False) else _SILENT_S
+        self._silent_s = _SILENT_DARK_S if health.dark else _SILENT_S
         self._faulty = not _BLINDING.isdisjoint(health.faults)
         if health.frame_age_s is not None:
             self._note_frame(health.frame_age_s)
