@@ -55,6 +55,7 @@ def main() -> None:
     \b
     Besides:
       python -m model_build fetch NAME   download CIFAR-10, CUB-200-2011 or MNIST
+      python -m model_build mine         find bird-free pictures that a next training should repeat
       python -m model_build report       curves, and the worst mistakes as pictures
 
     Each step tells more with --help. A training that was stopped goes on where it was.
@@ -166,6 +167,11 @@ def gather(packs: Path, data: Path) -> None:
     type=click.FloatRange(0, 0.8),
     help="Of the photos used as they are, those without a bird: more for fewer false alarms.",
 )
+@click.option(
+    "--hard-negatives",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="hard_negatives.txt of 'mine': bird-free pictures to be shown more often.",
+)
 @click.option("--seed", type=int, help="Another seed, another run.")
 @click.option(
     "--start-from",
@@ -198,6 +204,7 @@ def train(
     birds: tuple[str, ...],
     unlabelled_are_empty: bool,
     size_px: int | None,
+    hard_negatives: Path | None,
     input_processes: int | None,
     measure_input: bool,
     **changes: float | None,
@@ -231,6 +238,7 @@ def train(
             birds=birds,
             unlabelled_are_empty=unlabelled_are_empty,
             size_px=size_px,
+            hard_negatives=hard_negatives,
             start_from=start_from,
         )
         sources = load_sources(origin, run, click.echo)
@@ -308,6 +316,34 @@ def quantize(data: Path | None, run: Path, size_px: int | None) -> None:
     card = card_for(content, size_px, origin.threshold or 0.5, origin.training_data)
     write_model(content, card, path)
     click.echo(f"{path}: {len(content) / 1e6:.2f} MB; next: python -m model_build evaluate")
+
+
+@main.command()
+@RUN
+@click.option(
+    "--score",
+    default=0.3,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Lowest score of a false alarm that makes a picture a hard one.",
+)
+def mine(run: Path, score: float) -> None:
+    """Find the bird-free training pictures in which the int8 model still sees birds.
+
+    Writes hard_negatives.txt to the run's folder. A next training that starts from this run's
+    weights sees those pictures more often: train --start-from ... --hard-negatives ...
+    """
+    tflite = _tflite(run)
+    _, sources = _sources_of(run, None)
+
+    from model_build.runs import write_hard_negatives
+    from model_build.validation import falsely_alarming
+
+    empties = list({example.name: example for example in sources.material.empties}.values())
+    hard = falsely_alarming(tflite, empties, score)
+    path = run / "hard_negatives.txt"
+    write_hard_negatives(path, hard)
+    click.echo(f"{path}: {len(hard)} of {len(empties)} bird-free pictures")
 
 
 @main.command()

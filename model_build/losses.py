@@ -7,6 +7,10 @@ import tensorflow as tf
 from model_build.network import LOG_DISTANCE_RANGE
 from model_build.targets import IGNORED, POSITIVE, STRIDE
 
+# A box that reaches this IoU is as good as any: a score has to say "bird", and asking it for the
+# last pixel of the border as well keeps small birds, whose boxes are never that exact, below cats.
+_GOOD_IOU = 0.75
+
 
 def bird_cells(target: tf.Tensor) -> tf.Tensor:
     """How many cells of a batch's target maps belong to a bird, float32."""
@@ -21,9 +25,9 @@ def detection_loss(
 ) -> dict[str, tf.Tensor]:
     """Quality focal loss on objectness and GIoU loss on boxes.
 
-    The objectness of a bird's cell is asked to be the IoU that its box reaches, that of the
-    background zero (Li et al., 2020, arXiv:2006.04388); boxes learn by generalized IoU
-    (Rezatofighi et al., 2019, arXiv:1902.09630).
+    The objectness of a bird's cell is asked to be the IoU that its box reaches, as a share of a
+    good one (`_GOOD_IOU`) and at most 1, that of the background zero (after Li et al., 2020,
+    arXiv:2006.04388); boxes learn by generalized IoU (Rezatofighi et al., 2019, arXiv:1902.09630).
 
     Args:
         target: float32 (N, h, w, 5) of `target_map`.
@@ -41,7 +45,7 @@ def detection_loss(
     predicted = tf.exp(tf.clip_by_value(log_distances, *LOG_DISTANCE_RANGE)) * STRIDE
 
     iou, giou = _ious(wanted, predicted)
-    quality = tf.stop_gradient(iou) * positive
+    quality = tf.minimum(tf.stop_gradient(iou) / _GOOD_IOU, 1.0) * positive
     logits = logits[..., 0]
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=quality, logits=logits)
     hardness = tf.square(tf.abs(quality - tf.sigmoid(logits)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -11,10 +11,12 @@ import msgspec
 from edgebird.model import TrainingData, load_model
 from model_build.augment import Material
 from model_build.cutouts import read_cutouts, write_cutouts
-from model_build.datasets import Packs, load_packs
+from model_build.datasets import Example, Packs, load_packs
 from model_build.own_pictures import OwnPictures, load_own_pictures, mixed, own_material
 
 RECORD = "run.json"
+# How many times more often than other bird-free pictures the hard ones are shown.
+_HARD_AGAIN = 3
 
 TRUNK_DATA = TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0")
 PACKS_DATA = [
@@ -37,6 +39,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         birds: names in own labels that mean a bird.
         unlabelled_are_empty: whether own pictures without a label show no bird.
         size_px: side of the pictures trained with.
+        hard_negatives: file that names bird-free pictures which a model took for birds.
         threshold: of the model that the training started from, see `validation`.
         training_data: all that went into the weights.
     """
@@ -46,6 +49,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     birds: list[str] = []
     unlabelled_are_empty: bool = False
     size_px: int = 256
+    hard_negatives: str | None = None
     threshold: float | None = None
     training_data: list[TrainingData] = msgspec.field(default_factory=PACKS_DATA.copy)
 
@@ -87,6 +91,7 @@ def origin_of(
     birds: Sequence[str],
     unlabelled_are_empty: bool,
     size_px: int | None,
+    hard_negatives: Path | None = None,
     start_from: Path | None,
 ) -> Origin:
     """The origin of a new run.
@@ -97,6 +102,7 @@ def origin_of(
         birds: names in own labels that mean a bird.
         unlabelled_are_empty: see `Origin`.
         size_px: side of the pictures trained with; None for that of the model to start from.
+        hard_negatives: see `Origin`.
         start_from: weights, perhaps a model with its card.
 
     Raises:
@@ -107,7 +113,11 @@ def origin_of(
         start = load_model(start_from, "detector").card
     size_px = size_px or (256 if start is None else start.input_size_px[0])
     if is_gathered(data):
-        return Origin(data=str(data.resolve()), size_px=size_px)
+        return Origin(
+            data=str(data.resolve()),
+            size_px=size_px,
+            hard_negatives=None if hard_negatives is None else str(hard_negatives.resolve()),
+        )
     mixed_in = is_gathered(packs)
     everything = [
         *([TRUNK_DATA] if start is None else start.training_data),
@@ -164,6 +174,25 @@ class Sources:
     gathered: Gathered | None
 
 
+def write_hard_negatives(path: Path, examples: Sequence[Example]) -> None:
+    """Write down which pictures are hard: a name a line."""
+    path.write_text("".join(f"{example.name}\n" for example in examples))
+
+
+def read_hard_negatives(path: Path, empties: Sequence[Example]) -> list[Example]:
+    """The bird-free pictures that a file names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: none of the pictures is among ``empties``.
+    """
+    names = set(path.read_text().split("\n"))
+    hard = [example for example in empties if example.name in names]
+    if not hard:
+        raise ValueError(f"{path} names none of the bird-free training pictures")
+    return hard
+
+
 def load_sources(origin: Origin, run: Path, say: Callable[[str], None]) -> Sources:
     """Read the pictures of a run. Birds cut out of own ones are kept in the run's folder.
 
@@ -178,7 +207,11 @@ def load_sources(origin: Origin, run: Path, say: Callable[[str], None]) -> Sourc
     """
     if not origin.is_own:
         gathered = load_gathered(Path(origin.data))
-        return Sources(gathered.material, None, gathered)
+        material = gathered.material
+        if origin.hard_negatives is not None:
+            hard = read_hard_negatives(Path(origin.hard_negatives), material.empties)
+            material = replace(material, empties=[*material.empties, *hard * _HARD_AGAIN])
+        return Sources(material, None, gathered)
     own = load_own_pictures(
         Path(origin.data), origin.birds, unlabelled_are_empty=origin.unlabelled_are_empty
     )

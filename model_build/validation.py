@@ -157,6 +157,20 @@ def look_through(
     return found, truths
 
 
+def falsely_alarming(tflite: Path, empties: Sequence[Example], score: float) -> list[Example]:
+    """The bird-free pictures in which an int8 model sees a bird.
+
+    Args:
+        tflite: the model.
+        empties: the pictures.
+        score: lowest one that counts.
+    """
+    model = load_model(tflite, "detector")
+    interpreter = TfliteInterpreter(model, default_threads())
+    found, _ = look_through(interpreter, model.card, own_set(empties))
+    return [e for e, d in zip(empties, found, strict=True) if (d.score >= score).any()]
+
+
 def training_figures(model: keras.Model, sets: Sequence[ValidationSet]) -> dict[str, float]:
     """A quick look while training: AP50 on ``own``, on an eighth of ``val`` and ``val-small``."""
     interpreter, card = KerasInterpreter(model), float_card(model)
