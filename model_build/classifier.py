@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ import tensorflow as tf
 from keras import layers
 from tqdm import tqdm
 
+from model_build.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
 from model_build.classifier_data import TrainingPictures
 from model_build.classifier_pictures import ArticleMix, FeederMix
 from model_build.network import (
@@ -39,7 +40,7 @@ from model_build.network import (
 from model_build.train import learning_rate
 from model_build.trunk_weights import folded_convolution, imagenet_state_dict
 
-CHECKPOINT, LOG, WEIGHTS = "checkpoint.npz", "metrics.jsonl", "classifier.weights.h5"
+LOG, WEIGHTS = "metrics.jsonl", "classifier.weights.h5"
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def train_classifier(
         return loss, tf.reduce_mean(tf.cast(right, tf.float32))
 
     state = [*model.variables, *averaged.variables, *optimizer.variables]
-    step = _restore(folder / CHECKPOINT, state, recipe)
+    step = restore_checkpoint(folder / CHECKPOINT, state, recipe)
     batches = iter(picture_batches(pictures, recipe, step))
     sums, started, started_step = np.zeros(2), time.monotonic(), step
     progress = tqdm(total=recipe.steps, initial=step, desc=f"training {recipe.network}")
@@ -238,30 +239,7 @@ def train_classifier(
             log.write(json.dumps(line) + "\n")
             log.flush()
             progress.set_postfix({k: line[k] for k in ("loss", "pictures_per_s")})
-            _save(folder / CHECKPOINT, state, step, recipe)
+            save_checkpoint(folder / CHECKPOINT, state, step, recipe)
             sums, started, started_step = np.zeros(2), time.monotonic(), step
     averaged.save_weights(folder / WEIGHTS)
     return averaged
-
-
-def _save(path: Path, state: list, step: int, recipe: ClassifierRecipe) -> None:
-    """Write the whole state, replacing the file only when it is complete."""
-    partial = path.with_suffix(".partial.npz")
-    arrays = {f"{i:04d}": np.asarray(variable.value) for i, variable in enumerate(state)}
-    np.savez(partial, step=step, recipe=json.dumps(asdict(recipe)), **arrays)
-    partial.replace(path)
-
-
-def _restore(path: Path, state: list, recipe: ClassifierRecipe) -> int:
-    """Load the state of an earlier run and return its step; 0 where there is none."""
-    if not path.exists():
-        return 0
-    with np.load(path) as saved:
-        if json.loads(str(saved["recipe"])) != asdict(recipe):
-            raise ValueError(
-                f"{path} was made with other settings: {saved['recipe']}; "
-                "give the same ones to go on, or another folder for a new run"
-            )
-        for i, variable in enumerate(state):
-            variable.assign(saved[f"{i:04d}"])
-        return int(saved["step"])

@@ -19,16 +19,16 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from model_build.augment import Material
+from model_build.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
 from model_build.composing import Composer, Workers, default_processes
 from model_build.input_pipeline import Part, picture_batches
 from model_build.losses import bird_cells, detection_loss
@@ -40,7 +40,7 @@ from model_build.network import (
 )
 from model_build.start_weights import load_start_weights
 
-CHECKPOINT, LOG, WEIGHTS = "checkpoint.npz", "metrics.jsonl", "detector.weights.h5"
+LOG, WEIGHTS = "metrics.jsonl", "detector.weights.h5"
 # How TensorBoard tells a curve from other things.
 _SCALAR = tf.compat.v1.SummaryMetadata(
     plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
@@ -262,8 +262,8 @@ def train(
         return {name: strategy.reduce("SUM", loss, axis=None) for name, loss in losses.items()}
 
     state = [*model.variables, *averaged.variables, *optimizer.variables]
-    pictures = _fingerprint(material)
-    step = _restore(folder / CHECKPOINT, state, recipe, pictures) if is_chief else 0
+    checkpoint, pictures = folder / CHECKPOINT, _fingerprint(material)
+    step = restore_checkpoint(checkpoint, state, recipe, pictures) if is_chief else 0
     if part.machines > 1:
         step = _take_over_from_chief(strategy, state, step)
     composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share)
@@ -306,7 +306,7 @@ def train(
                     line.update(validate(averaged))
                 log.write(line)
                 progress.set_postfix({k: line[k] for k in ("loss", "pictures_per_s")})
-                _save(folder / CHECKPOINT, state, step, recipe, pictures)
+                save_checkpoint(checkpoint, state, step, recipe, pictures)
             sums, started, started_step = {}, time.monotonic(), step
         progress.close()
     if is_chief:
@@ -384,39 +384,9 @@ def _wait_for_all(strategy: tf.distribute.Strategy) -> None:
     strategy.run(lambda: _sum_over_replicas(tf.constant(1.0)))
 
 
-# --- the checkpoint
-
-
 def _fingerprint(material: Material) -> int:
     """A number that tells one collection of pictures from another."""
     pools = (material.birds, material.empties, material.distractors)
     names = [f"{e.name} {len(e.encoded)} {len(e.fractions)}" for pool in pools for e in pool]
     sizes = [str(len(c)) for pool in (material.cutouts, material.objects) for c in pool]
     return zlib.crc32("\n".join(names + sizes).encode())
-
-
-def _save(path: Path, state: list, step: int, recipe: Recipe, pictures: int) -> None:
-    """Write the whole state, replacing the file only when it is complete."""
-    partial = path.with_suffix(".partial.npz")
-    arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(state)}
-    np.savez(partial, step=step, recipe=json.dumps(asdict(recipe)), pictures=pictures, **arrays)
-    partial.replace(path)
-
-
-def _restore(path: Path, state: list, recipe: Recipe, pictures: int) -> int:
-    """Load the state of an earlier run and return its step; 0 where there is none.
-
-    Raises:
-        ValueError: the checkpoint belongs to another recipe or to other pictures.
-    """
-    if not path.exists():
-        return 0
-    cure = "give the same ones to go on, or another folder for a new run"
-    with np.load(path) as saved:
-        if json.loads(str(saved["recipe"])) != asdict(recipe):
-            raise ValueError(f"{path} was made with other settings: {saved['recipe']}; {cure}")
-        if "pictures" in saved and int(saved["pictures"]) != pictures:
-            raise ValueError(f"{path} was made with other pictures; {cure}")
-        for i, variable in enumerate(state):
-            variable.assign(saved[f"{i:04d}"])
-        return int(saved["step"])

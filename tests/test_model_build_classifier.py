@@ -27,8 +27,8 @@ from edgebird.detector.merge import pairwise_overlap
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import load_model, write_model
 from model_build.augment import Material
+from model_build.checkpoint import CHECKPOINT
 from model_build.classifier import (
-    CHECKPOINT,
     LOG,
     RECIPES,
     build_classifier,

@@ -26,6 +26,7 @@ from edgebird.detector.conv import ConvDetector, decode_map
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
 from model_build.augment import Material, Scene
+from model_build.checkpoint import CHECKPOINT
 from model_build.composing import Composer, Workers
 from model_build.equalize import channel_sizes, equalize
 from model_build.input_pipeline import Part, measure_input, picture_batches
@@ -40,7 +41,7 @@ from model_build.network import (
 from model_build.quantize import card_for, quantize
 from model_build.start_weights import load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
-from model_build.train import CHECKPOINT, LOG, Recipe, learning_rate, train
+from model_build.train import LOG, Recipe, learning_rate, train
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, float_card
 

@@ -1,0 +1,47 @@
+"""A training's whole state in one file, so that it goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CHECKPOINT = "checkpoint.npz"
+
+
+def save_checkpoint(path: Path, state: list, step: int, recipe: Any, pictures: int = 0) -> None:
+    """Write the state, replacing the file only when it is complete.
+
+    Args:
+        path: of the file.
+        state: variables, in an order that stays.
+        step: so many are done.
+        recipe: a dataclass with all settings of the training.
+        pictures: a number that tells one collection of pictures from another.
+    """
+    partial = path.with_suffix(".partial.npz")
+    arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(state)}
+    np.savez(partial, step=step, recipe=json.dumps(asdict(recipe)), pictures=pictures, **arrays)
+    partial.replace(path)
+
+
+def restore_checkpoint(path: Path, state: list, recipe: Any, pictures: int = 0) -> int:
+    """Load the state of an earlier run and return its step; 0 where there is none.
+
+    Raises:
+        ValueError: the checkpoint belongs to another recipe or to other pictures.
+    """
+    if not path.exists():
+        return 0
+    cure = "give the same ones to go on, or another folder for a new run"
+    with np.load(path) as saved:
+        if json.loads(str(saved["recipe"])) != asdict(recipe):
+            raise ValueError(f"{path} was made with other settings: {saved['recipe']}; {cure}")
+        if int(saved["pictures"]) != pictures:
+            raise ValueError(f"{path} was made with other pictures; {cure}")
+        for i, variable in enumerate(state):
+            variable.assign(saved[f"{i:04d}"])
+        return int(saved["step"])
