@@ -56,6 +56,7 @@ def main() -> None:
     Besides:
       python -m model_build fetch NAME   download CIFAR-10, CUB-200-2011 or MNIST
       python -m model_build mine         find bird-free pictures that a next training should repeat
+      python -m model_build tile-time    time a tile beside a well-known network
       python -m model_build report       curves, and the worst mistakes as pictures
 
     Each step tells more with --help. A training that was stopped goes on where it was.
@@ -396,6 +397,20 @@ def report(data: Path | None, run: Path, to: Path | None) -> None:
 
     page = write_report(weights, tflite, _validation_sets(sources), to or run / "report")
     click.echo(f"open {page}")
+
+
+@main.command("tile-time")
+@click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--rounds", default=300, show_default=True, type=click.IntRange(1), help="Tiles.")
+def tile_time(model: Path, rounds: int) -> None:
+    """Time a tile of an int8 MODEL (.tflite) beside EfficientNet-Lite0 at 224 px, one thread."""
+    from edgebird.errors import ModelError
+    from model_build.tile_time import tile_times
+
+    try:
+        click.echo(tile_times(model, rounds))
+    except ModelError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

@@ -106,9 +106,9 @@ def quantize(data: Path, runs: Path, recipe: str) -> None:
         fit_calibration,
         raw_log_odds,
         representative_pictures,
-        to_int8,
         verdict_model,
     )
+    from model_build.quantize import to_int8
 
     pictures = _load(data)
     chosen = RECIPES[recipe]

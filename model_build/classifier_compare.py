@@ -25,9 +25,10 @@ from edgebird.model import Model
 from edgebird.structures import Detections, Image
 from edgebird.tiles import Region, scan_regions
 from model_build.classifier import RECIPES, build_classifier
-from model_build.classifier_export import dense_article, load_verdict, to_int8
+from model_build.classifier_export import dense_article, load_verdict
 from model_build.metrics import Judged, Truth, average_precision, judge
 from model_build.network import build_detector
+from model_build.quantize import to_int8
 from model_build.validation import LOWEST_SCORE, ValidationSet
 from model_build.work import milliseconds, multiply_accumulates
 

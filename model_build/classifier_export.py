@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -17,7 +16,7 @@ from edgebird.model import InputScaling, ModelCard, TrainingData
 from model_build.classifier import ClassifierRecipe, article_features, build_classifier
 from model_build.classifier_data import Labelled, TrainingPictures
 from model_build.classifier_pictures import FeederMix
-from model_build.network import PIXEL_MEAN, PIXEL_SCALE
+from model_build.network import PIXEL_MEAN, PIXEL_SCALE, scaled
 from model_build.quantize import current_commit
 
 CLASSIFIER_DATA = [
@@ -30,11 +29,6 @@ CLASSIFIER_DATA = [
     TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
 ]
 TRUNK = TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0")
-
-
-def scaled(pictures: np.ndarray) -> np.ndarray:
-    """Pixels 0..255 as the network takes them."""
-    return (pictures.astype(np.float32) - PIXEL_MEAN) / PIXEL_SCALE
 
 
 class KerasClassifier:
@@ -155,32 +149,6 @@ def dense_article(verdict: keras.Model, width: int, height: int) -> keras.Model:
         kernel, bias = verdict.get_layer(name).get_weights()
         model.get_layer(name).set_weights([kernel.reshape(*shape, -1), bias])
     return model
-
-
-def to_int8(model: keras.Model, representative: Sequence[np.ndarray]) -> bytes:
-    """A float model as full int8 ``.tflite``: weights per channel, activations by
-    representative uint8 pictures of its input size.
-
-    The input scale is exactly that of the pixels.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        model.export(folder, format="tf_saved_model", verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
-
-        def with_the_full_range() -> Iterator:
-            # The extremes of a pixel fix the input's scale.
-            extremes = np.zeros((1, *model.input_shape[1:]), np.uint8)
-            extremes[0, 0, 0] = 255
-            yield [scaled(extremes)]
-            for picture in representative:
-                yield [scaled(picture[None])]
-
-        converter.representative_dataset = with_the_full_range
-        return bytes(converter.convert())
 
 
 def representative_pictures(

@@ -27,7 +27,6 @@ from edgebird.detector.window import WindowDetector
 from edgebird.interpreter import TfliteInterpreter, default_threads
 from edgebird.model import InputScaling, ModelCard, load_model, write_model
 from edgebird.structures import Detections, Image
-from model_build.classifier_export import to_int8
 from model_build.digits import (
     CANVAS_PX,
     Canvases,
@@ -36,7 +35,7 @@ from model_build.digits import (
     pipeline,
 )
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE
-from model_build.quantize import output_names
+from model_build.quantize import output_names, to_int8
 from model_build.work import milliseconds, multiply_accumulates
 
 # Digits at MNIST's own size fill a window as a bird does.

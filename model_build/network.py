@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import layers
 
 from model_build.targets import STRIDE as STRIDE  # the network's too
@@ -28,6 +29,11 @@ PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 # The head predicts ln(distance / STRIDE) to the four sides of the box; this range covers
 # distances from 0.4 to 400 pixels and bounds what int8 has to resolve.
 LOG_DISTANCE_RANGE = (-3.0, 3.9)
+
+
+def scaled(pictures: np.ndarray) -> np.ndarray:
+    """Pixels 0..255 as the networks take them, float32."""
+    return (pictures.astype(np.float32) - PIXEL_MEAN) / PIXEL_SCALE
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -16,35 +16,33 @@ from edgebird.model import InputScaling, ModelCard, TrainingData
 from edgebird.tiles import cut_tile
 from model_build.augment import Material, training_scene
 from model_build.equalize import equalize
-from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
+from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector, scaled
 
 # Tiles to measure the channels' sizes with before quantization.
 _TO_EQUALIZE = 48
 
 
-def representative_tiles(material: Material, size_px: int, count: int, seed: int) -> Iterator:
-    """What the network will see, for choosing the int8 scales: half whole photos as they are,
-    half composed scenes.
+def representative_tiles(
+    material: Material, size_px: int, count: int, seed: int
+) -> Iterator[np.ndarray]:
+    """What the detector will see, for choosing the int8 scales: half whole photos as they are,
+    half composed scenes; uint8 (size, size, 3).
     """
     rng = np.random.default_rng(seed)
     photos = [*material.birds, *material.empties]
     for number in range(count):
         if number % 2:
-            tile = training_scene(seed, number, material, size_px).picture
+            yield training_scene(seed, number, material, size_px).picture
         else:
             photo = material.decode(photos[int(rng.integers(len(photos)))])
             region = (0, 0, photo.shape[1], photo.shape[0])
-            tile, _ = cut_tile(photo, region, size_px)
-        yield [((tile.astype(np.float32) - PIXEL_MEAN) / PIXEL_SCALE)[None]]
+            yield cut_tile(photo, region, size_px)[0]
 
 
 def quantize(
     weights: Path, material: Material, size_px: int, *, tiles: int = 250, seed: int = 7
 ) -> bytes:
-    """Quantize to full int8: channels equalized, weights per channel, activations by representative
-    tiles.
-
-    The input scale is exactly that of the pixels, so that a pixel p becomes the int8 p - 128.
+    """Quantize a detector, its channels equalized before; see `to_int8`.
 
     Returns:
         The ``.tflite`` file.
@@ -52,34 +50,35 @@ def quantize(
     keras.mixed_precision.set_global_policy("float32")
     model = build_detector(size_px, batch_size=1)
     model.load_weights(weights)
-    equalize(
-        model, (tile[0] for tile in representative_tiles(material, size_px, _TO_EQUALIZE, seed))
-    )
+    seen = list(representative_tiles(material, size_px, tiles, seed))
+    equalize(model, (scaled(tile[None]) for tile in seen[:_TO_EQUALIZE]))
+    return to_int8(model, seen)
 
+
+def to_int8(model: keras.Model, representative: Sequence[np.ndarray]) -> bytes:
+    """A float model as full int8 ``.tflite``: weights per channel, activations by
+    representative uint8 pictures of its input size.
+
+    The input scale is exactly that of the pixels, so that a pixel p becomes the int8 p - 128.
+    """
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, format="tf_saved_model", verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        _set_full_int8(converter, material, size_px, tiles, seed)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+
+        def with_the_full_range() -> Iterator[list[np.ndarray]]:
+            # The extremes of a pixel fix the input's scale.
+            extremes = np.zeros((1, *model.input_shape[1:]), np.uint8)
+            extremes[0, 0, 0] = 255
+            yield [scaled(extremes)]
+            for picture in representative:
+                yield [scaled(picture[None])]
+
+        converter.representative_dataset = with_the_full_range
         return bytes(converter.convert())
-
-
-def _set_full_int8(
-    converter: tf.lite.TFLiteConverter, material: Material, size_px: int, tiles: int, seed: int
-) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-
-    def tiles_and_the_full_range() -> Iterator:
-        # The extremes of a pixel fix the input's scale.
-        extremes = np.zeros((1, size_px, size_px, 3), np.float32)
-        extremes[0, 0, 0] = (0 - PIXEL_MEAN) / PIXEL_SCALE
-        extremes[0, 0, 1] = (255 - PIXEL_MEAN) / PIXEL_SCALE
-        yield [extremes]
-        yield from representative_tiles(material, size_px, tiles, seed)
-
-    converter.representative_dataset = tiles_and_the_full_range
 
 
 def card_for(

@@ -30,7 +30,7 @@ from model_build.metrics import (
     judge,
     quietest_threshold,
 )
-from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector
+from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector, scaled
 
 # Lower than any threshold in use: average precision needs the whole curve.
 LOWEST_SCORE = 0.02
@@ -108,8 +108,8 @@ class KerasInterpreter:
 
     def run(self, image: Image) -> list[np.ndarray]:
         """Outputs for one picture, float32, without the batch axis."""
-        picture = (image.astype(np.float32) - PIXEL_MEAN) / PIXEL_SCALE
-        return [np.asarray(output[0]) for output in self._run(tf.constant(picture[None]))]
+        outputs = self._run(tf.constant(scaled(image[None])))
+        return [np.asarray(output[0]) for output in outputs]
 
 
 def run_set(

@@ -52,7 +52,6 @@ from model_build.classifier_export import (
     fit_calibration,
     load_verdict,
     raw_log_odds,
-    to_int8,
     verdict_model,
 )
 from model_build.classifier_pictures import BIRD, OTHER, ArticleMix, FeederMix, window_of
@@ -68,6 +67,7 @@ from model_build.classifier_report import (
     taken_for_birds,
 )
 from model_build.datasets import Example, is_validation
+from model_build.quantize import to_int8
 
 __all__ = ["material"]  # a fixture
 
