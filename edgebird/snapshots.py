@@ -27,7 +27,8 @@ class Snapshots:
 
     Args:
         folder: for the pictures.
-        keep_mb: the oldest ones are deleted when all of them take more than so many megabytes.
+        keep_mb: the oldest ones are deleted when all of them take more than so many megabytes;
+            may be replaced between two frames.
 
     Raises:
         OutputError: the folder cannot be created or written to at the start.
@@ -36,7 +37,7 @@ class Snapshots:
     def __init__(self, folder: Path, *, keep_mb: float = 500.0) -> None:
         make_folder(folder)
         self._folder = folder.resolve()
-        self._keep_bytes = keep_mb * 1e6
+        self.keep_mb = keep_mb
         self._failing = False
 
     def save(self, change: VisitChanged) -> VisitChanged:
@@ -68,7 +69,7 @@ class Snapshots:
                     if _OUR_PICTURE.search(entry.name):
                         status = entry.stat(follow_symlinks=False)
                         found.append((status.st_mtime, status.st_size, entry.path))
-            surplus = sum(size for _, size, _ in found) - self._keep_bytes
+            surplus = sum(size for _, size, _ in found) - self.keep_mb * 1e6
             for _, size, path in sorted(found):
                 if surplus <= 0 or path == str(newest):
                     break
