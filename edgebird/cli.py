@@ -18,13 +18,15 @@ import msgspec
 
 import edgebird
 from edgebird.config import Config, MqttSection, load_config, overruled
-from edgebird.errors import BrokerError, EdgebirdError, UsageError
+from edgebird.errors import BrokerError, ConfigError, EdgebirdError, UsageError
 
 if TYPE_CHECKING:
     from edgebird.mqtt.payloads import VisitPayload
     from edgebird.pictures import PictureResult
 
 log = logging.getLogger("edgebird")
+
+SERVICE_CONFIG = Path("/etc/edgebird/edgebird.toml")
 
 EXIT_CODES = """\b
 Exit codes:
@@ -558,6 +560,54 @@ def config_check(config_path: Path) -> None:
     if problems:
         sys.exit(UsageError.exit_code)
     click.echo(f"{config_path}: no mistake found")
+
+
+@cli.command(epilog=EXIT_CODES)
+@CAMERA
+@SOURCE
+@MQTT
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="A TOML file. Default: /etc/edgebird/edgebird.toml, if it is there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
+    """Look through this machine and its settings for what keeps edgebird from working well.
+
+    It takes a picture with the camera and sends a few messages to the broker; nothing leaves the
+    local network. Each line is ok, warn (it works, but look at it), fail, or skip (not used, or
+    cannot be known), with the cure below. The exit code is 0 if nothing failed, else that of
+    the first thing that did.
+
+    \b
+    Examples:
+      edgebird doctor
+      edgebird doctor --camera 0 --mqtt mqtt://broker.local
+    """
+    from edgebird.doctor import Installation, checks, examine
+    from edgebird.doctor.machine import Machine
+
+    machine = Machine()
+    if config_path is None and os.path.exists(SERVICE_CONFIG):
+        config_path = SERVICE_CONFIG
+    try:
+        settings = load_config(config_path)
+    except ConfigError:  # which the doctor will find, too
+        settings = Config()
+    installation = Installation(
+        machine=machine, config=_with_flags(settings, flags), config_path=config_path
+    )
+    findings = []
+    for examination, check in examine(installation, checks.EXAMINATIONS):
+        findings.append((examination, check))
+        if not as_json:
+            click.echo("\n".join(checks.check_lines(examination.name, check)))
+    if as_json:
+        click.echo(json.dumps(checks.as_json(findings)))
+    sys.exit(checks.exit_code(findings))
 
 
 @cli.command(epilog=EXIT_CODES)

@@ -101,9 +101,7 @@ def _folder_problems(config: Config) -> Iterator[str]:
 
 def _unwritable(setting: str, folder: Path) -> Iterator[str]:
     """What is wrong with a folder that is there, or would have to be made."""
-    place = folder.absolute()
-    while not (os.path.lexists(place) or place == place.parent):
-        place = place.parent
+    place = nearest(folder)
     if not os.path.isdir(place):
         yield f"{setting}: {place} is not a folder"
         return
@@ -113,6 +111,14 @@ def _unwritable(setting: str, folder: Path) -> Iterator[str]:
     except OSError as error:
         where = "" if place == folder.absolute() else f"in {place} "
         yield f"{setting}: {folder} cannot be written to {where}by this user: {error.strerror}"
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or what is there of the way to it."""
+    place = folder.absolute()
+    while not (os.path.lexists(place) or place == place.parent):
+        place = place.parent
+    return place
 
 
 def _zone_problems(config: Config) -> Iterator[str]:

@@ -109,7 +109,7 @@ def _password(config: Config, environment: Mapping[str, str]) -> Setting:
         origin = "mqtt.url"
     elif environment.get("EDGEBIRD_MQTT_PASSWORD"):
         origin = "$EDGEBIRD_MQTT_PASSWORD"
-    elif credential.exists():
+    elif os.path.exists(credential):
         origin = str(credential)
     return Setting("mqtt.password", HIDDEN if origin else None, origin or "default")
 
