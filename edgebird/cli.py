@@ -35,7 +35,7 @@ Exit codes:
   2  a flag or a setting does not fit
   3  a camera, video or picture cannot be read, in whole or in part
   4  the model does not fit its card, or cannot be loaded
-  5  the MQTT broker cannot be reached (watch, broker-check, forget, demo) or refuses us
+  5  the MQTT broker cannot be reached (watch, broker-check, forget, doctor, demo) or refuses us
   6  a result cannot be written
 """
 

@@ -156,7 +156,7 @@ def _broker_answers(url: str, camera: str) -> bool:
         address = broker_address(MqttSection(url=url))
         if click.confirm(f"Send a test alert to {address}?", default=True):
             send_test_alert(address, camera)
-            click.echo("sent: `edgebird watch` and Home Assistant show one short visit")
+            click.echo("sent: `edgebird watch --mqtt ...` shows it as one short visit")
     except BrokerError as error:
         click.echo(str(error), err=True)
         return click.confirm("Use this broker all the same?", default=False)

@@ -19,10 +19,9 @@ _LARGEST_ERROR_US = 16_000_000
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who we are: name, user id and all group ids."""
+    """Who we are: name and all group ids."""
 
     name: str
-    uid: int
     gids: frozenset[int]
 
     @staticmethod
@@ -33,15 +32,7 @@ class User:
             name = pwd.getpwuid(uid).pw_name
         except KeyError:
             name = str(uid)
-        return User(name, uid, frozenset([os.getegid(), *os.getgroups()]))
-
-    def may_use(self, status: os.stat_result) -> bool:
-        """Whether the user may read and write something, by its mode."""
-        if self.uid in (0, status.st_uid):
-            return self.uid == 0 or status.st_mode & 0o600 == 0o600
-        if status.st_gid in self.gids:
-            return status.st_mode & 0o060 == 0o060
-        return status.st_mode & 0o006 == 0o006
+        return User(name, frozenset([os.getegid(), *os.getgroups()]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +42,11 @@ class Answer:
     code: int
     output: str
     errors: str
+
+
+def may_use(path: Path) -> bool:
+    """Whether we may read and write something."""
+    return os.access(path, os.R_OK | os.W_OK)
 
 
 def run_program(command: Sequence[str], timeout_s: float = 15.0) -> Answer | None:
@@ -93,6 +89,7 @@ class Machine:
         statvfs: tells of a file system, like `os.statvfs`.
         clock_is_synchronised: whether the clock follows something.
         user: who we are.
+        may_use: whether this user may read and write something.
     """
 
     root: Path = Path("/")
@@ -100,6 +97,7 @@ class Machine:
     statvfs: Callable[[Path], os.statvfs_result] = os.statvfs
     clock_is_synchronised: Callable[[], bool] = clock_is_synchronised
     user: User = field(default_factory=User.current)
+    may_use: Callable[[Path], bool] = may_use
 
     def at(self, path: str) -> Path:
         """Where an absolute path is."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from edgebird.annotate import write_jpeg
-from edgebird.camera import is_live, open_camera
+from edgebird.camera import Camera, is_live, open_camera
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.opencv import redact_url
 from edgebird.camera.v4l2 import list_devices
@@ -24,7 +24,7 @@ from edgebird.detector import open_detector
 from edgebird.doctor import Check, Installation
 from edgebird.doctor.machine import Machine
 from edgebird.doctor.system import services
-from edgebird.errors import CameraError, ConfigError
+from edgebird.errors import CameraError, ConfigError, OutputError
 from edgebird.faults import COVERED_DEVIATION, DARK_LEVEL, mean_and_deviation
 from edgebird.interpreter import interpreter_name
 from edgebird.motion import small_luma
@@ -39,6 +39,8 @@ _SETTLED_S = 2.0
 _BRIGHT_LEVEL = 235.0
 _SLOW_MS = 1000.0
 _ECHOES = 5
+# A Pi has some twenty video devices, most of them parts of one chip.
+_MOST_NAMES = 3
 
 
 def python(installation: Installation) -> Check:
@@ -130,25 +132,35 @@ def permissions(installation: Installation) -> Check:
     """Whether this user may use the cameras."""
     machine = installation.machine
     user = machine.user
-    nodes = [*machine.found("/dev/video*"), *machine.found("/dev/media*")]
-    nodes += machine.found("/dev/dma_heap/*")
-    if not machine.found("/dev/video*"):
+    nodes = machine.found("/dev/video*")
+    if not nodes:
         return Check("skip", "there is no video device here")
-    names = [f"/{node.relative_to(machine.root)}" for node in nodes]
-    refused = [
-        name for name, node in zip(names, nodes, strict=True) if not user.may_use(node.stat())
-    ]
+    if str(installation.config.camera.source).startswith("picamera2"):
+        nodes += [*machine.found("/dev/media*"), *machine.found("/dev/dma_heap/*")]
+    refused = [node for node in nodes if not machine.may_use(node)]
     if not refused:
-        return Check("ok", f"user {user.name} may use {', '.join(names)}")
-    found = f"user {user.name} may not use {', '.join(refused)}"
+        return Check("ok", f"user {user.name} may use {_listed(nodes, machine)}")
+    found = f"user {user.name} may not use {_listed(refused, machine)}"
     gid, members = _group(machine, "video")
     if gid in user.gids:
         return Check(
-            "fail", f"{found}, though in the group video", "sudo chgrp video and chmod 660"
+            "fail",
+            f"{found}, though in the group video",
+            "sudo udevadm trigger, or start this machine again",
         )
     if user.name in members:
-        return Check("fail", found, "the group video is yours since you log in next: do that now")
+        return Check(
+            "fail",
+            found,
+            "you are in the group video from the next log-in on: log out and in again",
+        )
     return Check("fail", found, f"sudo usermod -aG video {user.name}, then log in again")
+
+
+def _listed(nodes: list[Path], machine: Machine) -> str:
+    names = [f"/{node.relative_to(machine.root)}" for node in nodes]
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _group(machine: Machine, name: str) -> tuple[int | None, list[str]]:
@@ -171,7 +183,9 @@ def camera(installation: Installation) -> Check:
         source, note = str(devices[0].path), " (none was given, this is the first one here)"
     name = redact_url(source) if "://" in source else source
     try:
-        frame, fps = _settled_frame(installation, source)
+        opened = open_camera(source, fps=section.fps, settings=camera_settings(section))
+        with closing(opened):
+            frame, fps = settled_frame(opened)
     except CameraError as error:
         busy = [
             n for n, unit in (services(machine) or {}).items() if unit["ActiveState"] == "active"
@@ -188,32 +202,36 @@ def camera(installation: Installation) -> Check:
             "fail", f"{name}{note} gives no picture", "check the cable; `edgebird cameras`"
         )
     installation.frame = frame
-    # a new one each time: nobody can have put something else at a name that is not known
-    path = Path(tempfile.mkdtemp(prefix="edgebird-doctor-")) / "frame.jpg"
-    write_jpeg(frame.image, path)
     width, height = frame.size
-    pace = "" if fps is None else f", {fps:.1f} frames a second"
-    return Check("ok", f"{name}{note}, {width} x {height}{pace}; a frame of it: {path}")
+    found = f"{name}{note}, {width} x {height}"
+    if fps is not None:
+        found += f", {fps:.1f} frames a second"
+    try:
+        # a new one each time: nobody can have put something else at a name that is not known
+        path = Path(tempfile.mkdtemp(prefix="edgebird-doctor-")) / "frame.jpg"
+        write_jpeg(frame.image, path)
+    except (OSError, OutputError) as error:
+        return Check("warn", f"{found}; a frame of it cannot be kept: {error}")
+    return Check("ok", f"{found}; a frame of it: {path}")
 
 
-def _settled_frame(installation: Installation, source: str) -> tuple[Frame | None, float | None]:
-    """A picture, of a live camera after its exposure has settled, and its frame rate."""
-    section = installation.config.camera
-    opened = open_camera(source, fps=section.fps, settings=camera_settings(section))
-    with closing(opened):
-        frame, first_s, count = None, 0.0, 0
-        give_up_s = time.monotonic() + 5 * _SETTLED_S
-        for moment in opened.frames():
-            if isinstance(moment, Frame):
-                frame, count = moment, count + 1
-                first_s = first_s or moment.monotonic_s
-                if not isinstance(opened, LiveCamera):
-                    return frame, None
-                if moment.monotonic_s - first_s >= _SETTLED_S:
-                    return frame, (count - 1) / (moment.monotonic_s - first_s)
-            if time.monotonic() > give_up_s:
+def settled_frame(
+    camera: Camera, settled_s: float = _SETTLED_S
+) -> tuple[Frame | None, float | None]:
+    """A picture, of a live camera after its exposure has settled, and then its frame rate."""
+    frame, first_s, count = None, 0.0, 0
+    give_up_s = time.monotonic() + 5 * _SETTLED_S
+    for moment in camera.frames():
+        if isinstance(moment, Frame):
+            frame, count = moment, count + 1
+            if not isinstance(camera, LiveCamera):
                 break
-        return frame, None
+            first_s = first_s or moment.monotonic_s
+            if (seen_s := moment.monotonic_s - first_s) >= settled_s:
+                return frame, (count - 1) / seen_s
+        if time.monotonic() > give_up_s:
+            break
+    return frame, None
 
 
 def light(installation: Installation) -> Check:
