@@ -83,9 +83,9 @@ MQTT = click.option(
     help="The broker: mqtt://[user:password@]host[:port], or mqtts://, ws://, wss://. Others on "
     "this machine can see a password here; the configuration names better places.",
 )
-CONFIG = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="A TOML file."
-)
+# whether it can be read is told in our words
+CONFIG_FILE = click.Path(path_type=Path, readable=False)
+CONFIG = click.option("--config", "config_path", type=CONFIG_FILE, help="A TOML file.")
 
 CAMERA = click.option(
     "--camera",
@@ -480,7 +480,7 @@ def config_group() -> None:
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=CONFIG_FILE,
     default="edgebird.toml",
     show_default=True,
     help="The file to write.",
@@ -538,7 +538,7 @@ def config_show(config_path: Path | None, **flags: Any) -> None:
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=CONFIG_FILE,
     required=True,
     help="The file to check.",
 )
@@ -570,7 +570,7 @@ def config_check(config_path: Path) -> None:
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=CONFIG_FILE,
     help="A TOML file. Default: /etc/edgebird/edgebird.toml, if it is there.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

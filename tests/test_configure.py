@@ -255,7 +255,7 @@ def test_what_a_file_refers_to_is_looked_at(tmp_path: Path) -> None:
         "password_file: cannot read",
         "ca_file: cannot read",
         "state: .*file is not a folder",
-        "save: /proc/nowhere cannot be written",
+        "save: /proc/nowhere cannot be made in /proc",
         "zones: the sides of number 2 cross",
         "masks: number 1 has no area",
         "no part of the frame is left",

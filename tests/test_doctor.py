@@ -24,7 +24,7 @@ from test_cli import edgebird, free_port
 from edgebird.config import Config, overruled
 from edgebird.doctor import Check, Examination, Installation, checks, examine, parts, system
 from edgebird.doctor.machine import Answer, Machine, User, clock_is_synchronised, run_program
-from edgebird.errors import BrokerError, CameraError
+from edgebird.errors import BrokerError, CameraError, ModelError
 from edgebird.structures import Frame
 
 CPU = "processor\t: {0}\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd {1}crc32\n\n"
@@ -374,9 +374,8 @@ def test_the_shipped_model_runs_and_a_damaged_one_does_not(tmp_path: Path) -> No
     assert check.state == "ok"
     assert "ms a tile" in check.found
     (tmp_path / "m.tflite").write_bytes(b"")
-    check = parts.model(installed(pi, detector={"model": str(tmp_path / "m.tflite")}))
-    assert check.state == "fail"
-    assert "card" in check.found
+    with pytest.raises(ModelError, match="card"):
+        parts.model(installed(pi, detector={"model": str(tmp_path / "m.tflite")}))
 
 
 def test_a_picture_of_the_camera_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,8 +109,8 @@ def _unwritable(setting: str, folder: Path) -> Iterator[str]:
         with TemporaryFile(dir=place):
             pass
     except OSError as error:
-        where = "" if place == folder.absolute() else f"in {place} "
-        yield f"{setting}: {folder} cannot be written to {where}by this user: {error.strerror}"
+        need = "written to" if place == folder.absolute() else f"made in {place}"
+        yield f"{setting}: {folder} cannot be {need} by this user: {error.strerror}"
 
 
 def nearest(folder: Path) -> Path:

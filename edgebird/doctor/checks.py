@@ -16,7 +16,7 @@ EXAMINATIONS = (
     Examination("python", parts.python, 40),
     Examination("board", system.board),
     Examination("settings", parts.settings, exit_code=2),
-    Examination("model", parts.model, 60, exit_code=4),
+    Examination("model", parts.model, 60, 4, "install edgebird again, or give another --model"),
     Examination("permissions", parts.permissions, exit_code=3),
     Examination("camera", parts.camera, 60, 3, "`edgebird cameras` lists what is here"),
     Examination("light", parts.light),
@@ -38,7 +38,9 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
 def check_lines(name: str, check: Check) -> list[str]:
     """A finding for the terminal."""
     first, *more = check.found.splitlines() or [""]
-    state = click.style(f"{check.state:<5}", fg=_COLOURS[check.state], bold=check.state == "fail")
+    state = click.style(
+        f"{check.state:<5}", fg=_COLOURS[check.state], bold=check.state == "fail" or None
+    )
     indent = " " * 21
     lines = [f"{state} {name:<14} {first}", *(indent + line for line in more)]
     return lines + ([f"{indent}-> {check.cure}"] if check.cure else [])

@@ -18,7 +18,7 @@ from edgebird.camera import Camera, is_live, open_camera
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.opencv import redact_url
 from edgebird.camera.v4l2 import list_devices
-from edgebird.configure.check import file_problems, model_problems, reference_problems
+from edgebird.configure.check import file_problems, reference_problems
 from edgebird.detect import camera_settings
 from edgebird.detector import open_detector
 from edgebird.doctor import Check, Installation
@@ -110,10 +110,7 @@ def settings(installation: Installation) -> Check:
 
 def model(installation: Installation) -> Check:
     """The network: checksum, card, and whether it runs."""
-    section = installation.config.detector
-    if problems := model_problems(installation.config):
-        return Check("fail", problems[0], "install edgebird again, or give another --model")
-    loaded, detector = open_detector(section)
+    loaded, detector = open_detector(installation.config.detector)
     side_px, _ = loaded.card.input_size_px
     tile = np.zeros((side_px, side_px, 3), np.uint8)
     times = []
