@@ -6,18 +6,20 @@ import os
 import pty
 import re
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from conftest import Mosquitto, eventually
-from test_cli import edgebird
 
+from edgebird.cli import cli
 from edgebird.config import EXAMPLE, Config, load_config, overruled, settings_of
 from edgebird.configure.check import file_problems, model_problems, reference_problems
 from edgebird.configure.init import commented_config, write_config
 from edgebird.configure.show import effective_settings, setting_lines, without_secrets
-from edgebird.errors import ConfigError, OutputError
+from edgebird.errors import ConfigError, OutputError, UsageError
 
 SQUARE = ((0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9))
 
@@ -26,6 +28,11 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "edgebird.toml"
     path.write_text(text)
     return path
+
+
+def invoked(*arguments: str | Path) -> Result:
+    """What the command does, in this process and without a terminal."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 # --- init
@@ -79,16 +86,16 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
 
 def test_without_a_terminal_nothing_is_asked_and_nothing_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "edgebird.toml"
-    made = edgebird("config", "init", "--config", path, "--camera", "1", "--mqtt", "mqtt://h")
-    assert made.returncode == 0, made.stderr
+    made = invoked("config", "init", "--config", path, "--camera", "1", "--mqtt", "mqtt://h")
+    assert made.exit_code == 0, made.output
     assert load_config(path) == overruled(
         Config(), camera={"source": "1"}, mqtt={"url": "mqtt://h"}
     )
-    again = edgebird("config", "init", "--config", path)
-    assert again.returncode == 2
-    assert "--force" in again.stderr
+    again = invoked("config", "init", "--config", path)
+    assert isinstance(again.exception, UsageError)
+    assert "--force" in str(again.exception)
     assert load_config(path).camera.source == "1"
-    assert edgebird("config", "init", "--config", path, "--force").returncode == 0
+    assert invoked("config", "init", "--config", path, "--force").exit_code == 0
     assert load_config(path) == Config()
 
 
@@ -132,12 +139,15 @@ def test_a_broker_that_does_not_answer_is_asked_for_again(tmp_path: Path) -> Non
 
 def at_a_terminal(arguments: list[str], answers: dict[str, str]) -> tuple[str, int]:
     """What the program shows on a terminal on which each question, in order, is answered."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "edgebird.cli", *arguments])
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "edgebird.cli", *arguments]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
     shown, unread = "", ""
-    for question, answer in [*answers.items(), ("\\Z", "")]:
-        while not (found := re.search(f"{question.strip()}.*(: |\\]: )\\Z", unread, re.DOTALL)):
+    for question, answer in [*answers.items(), ("nothing more", "")]:
+        while not (found := re.search(f"{question.strip()}.*: \\Z", unread, re.DOTALL)):
             try:
                 read = os.read(terminal, 4096).decode()
             except OSError:  # it has ended
@@ -147,7 +157,7 @@ def at_a_terminal(arguments: list[str], answers: dict[str, str]) -> tuple[str, i
             os.write(terminal, f"{answer}\n".encode())
             unread = ""
     os.close(terminal)
-    return shown, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return shown, process.wait(30)
 
 
 # --- show
@@ -203,12 +213,11 @@ def test_what_is_shown_is_a_file_that_says_the_same(tmp_path: Path) -> None:
 
 def test_show_takes_the_flags_of_detect(tmp_path: Path) -> None:
     path = written(tmp_path, "[camera]\nsource = 'rtsp://anna:s3cret@host/x'\n")
-    result = edgebird("config", "show", "--config", path, "--save", "there", "--no-verify")
-    assert result.returncode == 0, result.stderr
-    assert re.search(r'^save = "there" +# --save$', result.stdout, re.MULTILINE)
-    assert re.search(r"^verify = false +# --verify$", result.stdout, re.MULTILINE)
-    assert re.search(rf'^source = "rtsp://\*\*\*@host/x" +# {path}$', result.stdout, re.MULTILINE)
-    assert "s3cret" not in result.stdout
+    shown = invoked("config", "show", "--config", path, "--save", "there", "--no-verify").output
+    assert re.search(r'^save = "there" +# --save$', shown, re.MULTILINE)
+    assert re.search(r"^verify = false +# --verify$", shown, re.MULTILINE)
+    assert re.search(rf'^source = "rtsp://\*\*\*@host/x" +# {path}$', shown, re.MULTILINE)
+    assert "s3cret" not in shown
 
 
 # --- check
@@ -294,12 +303,11 @@ def test_a_model_without_its_card_is_a_problem(tmp_path: Path) -> None:
 
 def test_check_prints_a_line_for_each_problem(tmp_path: Path) -> None:
     path = written(tmp_path, "[output]\nsave = '/proc/x'\n[camera]\nsource = 'ftp://host'\n")
-    result = edgebird("config", "check", "--config", path)
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 2
-    assert "/proc/x" in result.stderr
-    assert "ftp" in result.stderr
+    result = invoked("config", "check", "--config", path)
+    assert result.exit_code == 2
+    ftp, folder = result.output.splitlines()
+    assert "ftp" in ftp
+    assert "/proc/x" in folder
     path.write_text("")
-    result = edgebird("config", "check", "--config", path)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "no mistake found" in result.stdout
+    result = invoked("config", "check", "--config", path)
+    assert (result.exit_code, result.output) == (0, f"{path}: no mistake found\n")
