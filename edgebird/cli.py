@@ -508,7 +508,9 @@ def config_init(config_path: Path, yes: bool, force: bool, **flags: Any) -> None
     if os.path.lexists(config_path) and not force:
         raise UsageError(f"{config_path} is there already: give another --config, or --force")
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        answers = ask(found_sources, answers)
+        from edgebird.camera.v4l2 import list_devices
+
+        answers = ask(lambda: found_sources(list_devices()), answers)
     if write_config(config_path, answers):
         click.echo(f"{config_path} has a password in it: no other user may read it")
     click.echo(f"written: {config_path}; next: edgebird doctor --config {config_path}")

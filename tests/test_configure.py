@@ -14,10 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import Mosquitto, eventually
 
+from edgebird.camera.v4l2 import Device
 from edgebird.cli import cli
 from edgebird.config import EXAMPLE, Config, load_config, overruled, settings_of
 from edgebird.configure.check import file_problems, model_problems, reference_problems
-from edgebird.configure.init import commented_config, write_config
+from edgebird.configure.init import commented_config, found_sources, write_config
 from edgebird.configure.show import effective_settings, setting_lines, without_secrets
 from edgebird.errors import ConfigError, OutputError, UsageError
 
@@ -97,6 +98,16 @@ def test_without_a_terminal_nothing_is_asked_and_nothing_overwritten(tmp_path: P
     assert load_config(path).camera.source == "1"
     assert invoked("config", "init", "--config", path, "--force").exit_code == 0
     assert load_config(path) == Config()
+
+
+def test_cameras_are_offered_by_the_name_that_stays_the_same() -> None:
+    devices = [
+        Device(Path("/dev/video0"), "Old", (), ()),
+        Device(Path("/dev/video2"), "New", ("usb-New-index0",), ()),
+        Device(Path("/dev/video4"), "Busy", (), (), "Device or resource busy"),
+    ]
+    # this machine may have ribbon cameras of its own
+    assert found_sources(devices)[-2:] == [("/dev/video0", "Old"), ("usb-New-index0", "New")]
 
 
 def test_on_a_terminal_it_asks_and_sends_a_test_alert(mosquitto: Mosquitto, tmp_path: Path) -> None:

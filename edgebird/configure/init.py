@@ -6,7 +6,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ import msgspec
 
 from edgebird.config import EXAMPLE, Config, MqttSection
 from edgebird.configure.show import toml_value, without_secrets
-from edgebird.errors import BrokerError, ConfigError, OutputError, UsageError
+from edgebird.errors import BrokerError, CameraError, ConfigError, OutputError, UsageError
 
 if TYPE_CHECKING:
+    from edgebird.camera.v4l2 import Device
     from edgebird.mqtt.address import BrokerAddress
 
 _SECTION = re.compile(r"\[(\w+)\]")
@@ -78,16 +79,18 @@ def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
     return secret
 
 
-def found_sources() -> list[tuple[str, str]]:
-    """The cameras of this machine: what to give as source, and a name for a person."""
+def found_sources(devices: Iterable[Device]) -> list[tuple[str, str]]:
+    """The cameras of this machine: what to give as source, and a name for a person.
+
+    Ribbon cameras come first, because each of them is among the V4L2 devices, too, where it gives
+    no pictures.
+    """
     from edgebird.camera.picamera import list_picameras
-    from edgebird.camera.v4l2 import list_devices
-    from edgebird.errors import CameraError
 
     # a name that stays the same wherever the camera is plugged in is better than a number
     sources = [
         (device.stable_names[0] if device.stable_names else str(device.path), device.name)
-        for device in list_devices()
+        for device in devices
         if device.problem is None
     ]
     try:

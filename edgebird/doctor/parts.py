@@ -19,6 +19,7 @@ from edgebird.camera.live import LiveCamera
 from edgebird.camera.opencv import redact_url
 from edgebird.camera.v4l2 import list_devices
 from edgebird.configure.check import file_problems, reference_problems
+from edgebird.configure.init import found_sources
 from edgebird.detect import camera_settings
 from edgebird.detector import open_detector
 from edgebird.doctor import Check, Installation
@@ -175,9 +176,9 @@ def camera(installation: Installation) -> Check:
     source, note = section.source, ""
     if source is None:
         devices = list_devices(dev=machine.at("/dev"), sysfs=machine.at("/sys/class/video4linux"))
-        if not devices:
+        if not (sources := found_sources(devices)):
             return Check("warn", "none given, none found", "give --camera or --source")
-        source, note = str(devices[0].path), " (none was given, this is the first one here)"
+        source, note = sources[0][0], " (none was given, this is the first one here)"
     name = redact_url(source) if "://" in source else source
     try:
         opened = open_camera(source, fps=section.fps, settings=camera_settings(section))
