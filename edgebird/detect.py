@@ -113,7 +113,7 @@ def detect_on_camera(
             if senses is not None:
                 senses.evidence.settings = _settings(EvidenceSettings, new.motion)
             if snapshots is not None:
-                snapshots.keep_mb = new.output.keep_mb
+                snapshots.limit(new.output.keep_mb)
             if mqtt_sink is not None:
                 mqtt_sink.limit_detections(new.mqtt.detections_per_s)
             if "detector.threshold" in changed:

@@ -27,8 +27,7 @@ class Snapshots:
 
     Args:
         folder: for the pictures.
-        keep_mb: the oldest ones are deleted when all of them take more than so many megabytes;
-            may be replaced between two frames.
+        keep_mb: the oldest ones are deleted when all of them take more than so many megabytes.
 
     Raises:
         OutputError: the folder cannot be created or written to at the start.
@@ -37,8 +36,12 @@ class Snapshots:
     def __init__(self, folder: Path, *, keep_mb: float = 500.0) -> None:
         make_folder(folder)
         self._folder = folder.resolve()
-        self.keep_mb = keep_mb
+        self._keep_bytes = keep_mb * 1e6
         self._failing = False
+
+    def limit(self, keep_mb: float) -> None:
+        """Keep to another limit from the next picture on."""
+        self._keep_bytes = keep_mb * 1e6
 
     def save(self, change: VisitChanged) -> VisitChanged:
         """Write the picture; the same change with its path filled in."""
@@ -69,7 +72,7 @@ class Snapshots:
                     if _OUR_PICTURE.search(entry.name):
                         status = entry.stat(follow_symlinks=False)
                         found.append((status.st_mtime, status.st_size, entry.path))
-            surplus = sum(size for _, size, _ in found) - self.keep_mb * 1e6
+            surplus = sum(size for _, size, _ in found) - self._keep_bytes
             for _, size, path in sorted(found):
                 if surplus <= 0 or path == str(newest):
                     break

@@ -17,7 +17,7 @@ import pytest
 from conftest import Mosquitto, eventually
 from test_cli import running
 from test_conv_detector import card
-from test_pipeline import BIRD, ScanWhole
+from test_pipeline import BIRD, ScanWhole, replay
 
 from edgebird import detect
 from edgebird.config import Config, overruled
@@ -28,6 +28,7 @@ from edgebird.evidence import EvidenceSettings
 from edgebird.pipeline import Summary, run
 from edgebird.reload import Reload
 from edgebird.schedule import ScheduleSettings
+from edgebird.snapshots import Snapshots
 from edgebird.structures import FrameProcessed
 from edgebird.testing import FakeCamera, FakeInterpreter, MemorySink
 from edgebird.tracker import Tracker, TrackerSettings
@@ -160,6 +161,18 @@ def test_a_tracker_keeps_its_birds_when_its_settings_change() -> None:
     assert birds_per_frame(between) == [1] * 10
 
 
+def test_pictures_keep_to_another_limit_from_the_next_one_on(tmp_path: Path) -> None:
+    old = tmp_path / "feeder-19600101T120000.jpg"
+    old.write_bytes(bytes(1_000_000))
+    os.utime(old, (0, 0))
+    snapshots = Snapshots(tmp_path)
+    replay(FakeCamera([BIRD] * 3), snapshots=snapshots)
+    assert old.exists()
+    snapshots.limit(0.5)
+    replay(FakeCamera([BIRD] * 3), snapshots=snapshots)
+    assert not old.exists()
+
+
 def test_every_part_gets_its_new_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.5))
     wanted = overruled(
@@ -179,7 +192,9 @@ def test_every_part_gets_its_new_settings(tmp_path: Path, monkeypatch: pytest.Mo
         given["reload"]()
         parts.update(given)
 
+    limits: list[float] = []
     monkeypatch.setattr(detect, "run", run_once)
+    monkeypatch.setattr(Snapshots, "limit", lambda self, keep_mb: limits.append(keep_mb))
     config = overruled(Config(), camera={"source": "x"}, output={"save": str(tmp_path)})
     camera = FakeCamera([])
     detect.detect_on_camera(
@@ -197,7 +212,7 @@ def test_every_part_gets_its_new_settings(tmp_path: Path, monkeypatch: pytest.Mo
         ("visits", wanted.visits, VisitSettings),
     ):
         assert parts[part].settings == kind(**msgspec.structs.asdict(section))
-    assert parts["snapshots"].keep_mb == 7.0
+    assert limits == [7.0]
     assert parts["controls"].threshold == 0.41
 
 

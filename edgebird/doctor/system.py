@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ from edgebird.configure.check import nearest
 from edgebird.doctor import Check, Installation, State
 from edgebird.doctor.machine import Machine
 from edgebird.firmware import NOW, THROTTLED, throttled_bits, throttled_words
-from edgebird.health import folder_use_mb, temperature_c
+from edgebird.health import temperature_c
 
 UNITS = ("edgebird.service", "edgebird@*.service")
 
@@ -113,7 +114,7 @@ def _room(installation: Installation, folder: Path, place: Path) -> Check:
     output = installation.config.output
     wanted_mb = 0.0
     if output.save is not None and Path(output.save) == folder:
-        wanted_mb = max(0.0, output.keep_mb - folder_use_mb(folder)[0])
+        wanted_mb = max(0.0, output.keep_mb - _used_mb(folder))
     if free_mb < _FULL_MB:
         return Check("fail", f"{found}: full", "delete what you can spare; `sudo apt clean` helps")
     if free_mb < wanted_mb + _RESERVE_MB:
@@ -123,6 +124,16 @@ def _room(installation: Installation, folder: Path, place: Path) -> Check:
             "delete what you can spare, or lower keep_mb under [output]",
         )
     return Check("ok", found)
+
+
+def _used_mb(folder: Path) -> float:
+    """How much the pictures in a folder take."""
+    used = 0
+    for picture in folder.glob("*.jpg"):
+        # the service may have deleted it meanwhile
+        with suppress(OSError):
+            used += picture.stat().st_size
+    return used / _MB
 
 
 def card(installation: Installation) -> Check:
