@@ -512,7 +512,7 @@ def config_init(config_path: Path, yes: bool, force: bool, **flags: Any) -> None
 
         answers = ask(lambda: found_sources(list_devices()), answers)
     if write_config(config_path, answers):
-        click.echo(f"{config_path} has a password in it: no other user may read it")
+        click.echo(f"{config_path} has a password in it, so it is not for everybody to read")
     click.echo(f"written: {config_path}; next: edgebird doctor --config {config_path}")
 
 

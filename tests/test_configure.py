@@ -74,7 +74,12 @@ def test_a_file_with_a_password_is_for_this_user_only(tmp_path: Path) -> None:
     assert write_config(open_path, {"mqtt.url": "mqtt://user@host"}) is False
     assert write_config(secret_path, {"mqtt.url": "mqtt://user:word@host"}) is True
     assert stat.S_IMODE(secret_path.stat().st_mode) == 0o600
+    secret_path.chmod(0o644)
+    assert write_config(secret_path, {"mqtt.url": "mqtt://user:word@host"}) is True
+    assert stat.S_IMODE(secret_path.stat().st_mode) == 0o640
+    # as the file of a service is, which its own user reads as one of the group
     assert write_config(secret_path, {}) is False
+    assert stat.S_IMODE(secret_path.stat().st_mode) == 0o640
     assert load_config(secret_path) == Config()
     assert os.listdir(secret_path.parent) == ["secret.toml"]
 

@@ -7,6 +7,7 @@ import re
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,10 +56,10 @@ def commented_config(answers: Mapping[str, Any]) -> str:
 
 
 def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
-    """Write a commented configuration, in place of what is there.
+    """Write a commented configuration, in place of what is there, whose group and mode it takes.
 
     Returns:
-        Whether it has a password in it; then only this user may read it.
+        Whether it has a password in it; then it is not for everybody to read.
 
     Raises:
         ConfigError: a value does not fit.
@@ -70,13 +71,23 @@ def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
-        with open(fd, "w", encoding="utf-8") as file:
+        with open(partial, "x", encoding="utf-8", opener=_for_us_only) as file:
+            mode = 0o600 if secret else 0o644
+            with suppress(FileNotFoundError):
+                old = path.stat()
+                with suppress(PermissionError):
+                    os.chown(file.fileno(), -1, old.st_gid)
+                mode = old.st_mode & (0o660 if secret else 0o666)
+            os.chmod(file.fileno(), mode)
             file.write(text)
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return secret
+
+
+def _for_us_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def found_sources(devices: Iterable[Device]) -> list[tuple[str, str]]:
