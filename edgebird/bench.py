@@ -32,8 +32,9 @@ from edgebird.detect import detect_on_camera, silent_progress
 from edgebird.detector.conv import ConvDetector
 from edgebird.evidence import Evidence, EvidenceSettings
 from edgebird.faults import FaultWatch
+from edgebird.firmware import throttled_bits, throttled_words
 from edgebird.health import private_mib, temperature_c
-from edgebird.interpreter import Interpreter, TfliteInterpreter
+from edgebird.interpreter import Interpreter, TfliteInterpreter, interpreter_name
 from edgebird.model import Model
 from edgebird.motion import Motion, MotionGate, small_luma
 from edgebird.pipeline import Summary, run
@@ -47,8 +48,6 @@ from edgebird.zones import Zones, ZoneSettings
 _IDLE_FPS = 5.0
 _WARM_UP_RUNS = 5
 _ROUNDS = 3
-# Firmware of the Pi: bits 0 to 3 of what it says are now, 16 to 19 are since it was started.
-_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 
 
 @dataclass(kw_only=True)
@@ -201,20 +200,8 @@ def bench(
         on_step("a still scene")
         _measure_idle(result, model, idle_s)
     result.temperature_c = temperature_c()
-    result.throttled = _throttled()
+    result.throttled = throttled_words(throttled_bits())
     return result
-
-
-def interpreter_name() -> str:
-    """Which library runs networks here, its version, and how."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    for package in ("ai-edge-litert", "tflite-runtime", "tensorflow"):
-        try:
-            return f"{package} {version(package)}, XNNPACK on the CPU"
-        except PackageNotFoundError:
-            continue
-    return "unknown"
 
 
 class _Timed:
@@ -346,22 +333,6 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def _throttled() -> list[str]:
-    try:
-        bits = int(_THROTTLED.read_text().strip(), 16)
-    except (OSError, ValueError):
-        return []
-    meanings = {
-        0: "under-voltage now",
-        2: "slowed down now",
-        3: "hot now",
-        16: "under-voltage since start",
-        18: "slowed down since start",
-        19: "hot since start",
-    }
-    return [text for bit, text in meanings.items() if bits >> bit & 1]
 
 
 # the still scene: a program of its own, so that nothing of the rest is in its memory

@@ -8,23 +8,25 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import msgspec
 
 import edgebird
 from edgebird.config import Config, MqttSection, load_config, overruled
-from edgebird.errors import BrokerError, EdgebirdError, UsageError
+from edgebird.errors import BrokerError, ConfigError, EdgebirdError, UsageError
 
 if TYPE_CHECKING:
     from edgebird.mqtt.payloads import VisitPayload
     from edgebird.pictures import PictureResult
 
 log = logging.getLogger("edgebird")
+
+SERVICE_CONFIG = Path("/etc/edgebird/edgebird.toml")
 
 EXIT_CODES = """\b
 Exit codes:
@@ -33,7 +35,7 @@ Exit codes:
   2  a flag or a setting does not fit
   3  a camera, video or picture cannot be read, in whole or in part
   4  the model does not fit its card, or cannot be loaded
-  5  the MQTT broker cannot be reached (watch, broker-check, forget, demo) or refuses us
+  5  the MQTT broker cannot be reached (watch, broker-check, forget, doctor, demo) or refuses us
   6  a result cannot be written
 """
 
@@ -81,23 +83,52 @@ MQTT = click.option(
     help="The broker: mqtt://[user:password@]host[:port], or mqtts://, ws://, wss://. Others on "
     "this machine can see a password here; the configuration names better places.",
 )
-CONFIG = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="A TOML file."
-)
+# whether it can be read is told in our words
+CONFIG_FILE = click.Path(path_type=Path, readable=False)
+CONFIG = click.option("--config", "config_path", type=CONFIG_FILE, help="A TOML file.")
 
-
-@cli.command(epilog=EXIT_CODES)
-@click.option(
+CAMERA = click.option(
     "--camera",
     metavar="CAMERA",
     help="A camera: its number (0), its path (/dev/video0) or picamera2.",
 )
-@click.option(
+SOURCE = click.option(
     "--source",
     metavar="SOURCE",
     help="A stream's address (rtsp://, http://), a video, a picture, a folder or glob of "
     "pictures, or demo: (a drawn feeder).",
 )
+
+# The settings that flags overrule.
+_FLAGS = {
+    "camera": "camera.source",
+    "source": "camera.source",
+    "fps": "camera.fps",
+    "model": "detector.model",
+    "threshold": "detector.threshold",
+    "threads": "detector.threads",
+    "detector": "detector.name",
+    "verify": "detector.verify",
+    "mqtt": "mqtt.url",
+    "save": "output.save",
+}
+
+
+def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
+    """The configuration with what the command line says put over it."""
+    if flags.get("camera") is not None and flags.get("source") is not None:
+        raise UsageError("give --camera or --source, not both")
+    changes: dict[str, dict[str, Any]] = {}
+    for flag, value in flags.items():
+        section, _, key = _FLAGS[flag].partition(".")
+        if value is not None:
+            changes.setdefault(section, {})[key] = value
+    return overruled(config, **changes)
+
+
+@cli.command(epilog=EXIT_CODES)
+@CAMERA
+@SOURCE
 @MQTT
 @click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
 @click.option(
@@ -150,7 +181,8 @@ def detect(
     """Find birds on a camera, in a video or in pictures.
 
     Pictures are looked through one by one. On a video or a camera birds are followed, and each
-    visit is reported when it starts and when it ends; with --mqtt also to a broker.
+    visit is reported when it starts and when it ends; with --mqtt also to a broker. SIGHUP has
+    the --config read again.
 
     \b
     Examples:
@@ -158,21 +190,23 @@ def detect(
       edgebird detect --source holiday-pictures/ --json > birds.jsonl
       edgebird detect --source rtsp://camera.local/stream --threshold 0.6
     """
-    if camera is not None and source is not None:
-        raise UsageError("give --camera or --source, not both")
-    config = overruled(
-        load_config(config_path),
-        camera={"source": camera if camera is not None else source, "fps": fps},
-        detector={
-            "model": model,
-            "threshold": threshold,
-            "threads": threads,
-            "name": detector,
-            "verify": verify,
-        },
-        mqtt={"url": mqtt},
-        output={"save": save},
-    )
+    flags = {
+        "camera": camera,
+        "source": source,
+        "fps": fps,
+        "model": model,
+        "threshold": threshold,
+        "threads": threads,
+        "detector": detector,
+        "verify": verify,
+        "mqtt": mqtt,
+        "save": save,
+    }
+
+    def load() -> Config:
+        return _with_flags(load_config(config_path), flags)
+
+    config = load()
     if config.camera.source is None:
         raise UsageError("what to look at? Give --camera 0, or --source FILE; see --help")
 
@@ -189,8 +223,9 @@ def detect(
 
     sink = JsonLinesSink(sys.stdout) if as_json else ConsoleSink(sys.stdout)
     summary = Summary()
+    again = None if config_path is None else load
     try:
-        detect_on_camera(config, [sink], _progress_bar, summary, max_frames=max_frames)
+        detect_on_camera(config, [sink], _progress_bar, summary, max_frames=max_frames, load=again)
     finally:
         if summary.frames:
             click.echo(f"done: {summary}", err=True)
@@ -434,6 +469,147 @@ def forget(mqtt: str | None, config_path: Path | None, device: str | None, camer
 
 def _mqtt_settings(url: str | None, config_path: Path | None) -> MqttSection:
     return overruled(load_config(config_path), mqtt={"url": url}).mqtt
+
+
+@cli.group("config")
+def config_group() -> None:
+    """Make, show and check the file of settings that --config takes."""
+
+
+@config_group.command("init", epilog=EXIT_CODES)
+@click.option(
+    "--config",
+    "config_path",
+    type=CONFIG_FILE,
+    default="edgebird.toml",
+    show_default=True,
+    help="The file to write.",
+)
+@CAMERA
+@SOURCE
+@MQTT
+@click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def config_init(config_path: Path, yes: bool, force: bool, **flags: Any) -> None:
+    """Write a file with all settings and what they mean.
+
+    On a terminal you are asked for the camera and the broker, and can send a test alert. Without
+    one, or with --yes, only what the flags say is set; all else stays at its default.
+
+    \b
+    Examples:
+      edgebird config init
+      sudo edgebird config init --config /etc/edgebird/edgebird.toml
+    """
+    from edgebird.configure.init import ask, found_sources, write_config
+
+    _with_flags(Config(), flags)  # raises what is wrong with them
+    answers = {_FLAGS[flag]: value for flag, value in flags.items() if value is not None}
+    if os.path.lexists(config_path) and not force:
+        raise UsageError(f"{config_path} is there already: give another --config, or --force")
+    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        from edgebird.camera.v4l2 import list_devices
+
+        answers = ask(lambda: found_sources(list_devices()), answers)
+    if write_config(config_path, answers):
+        click.echo(f"{config_path} has a password in it, so it is not for everybody to read")
+    click.echo(f"written: {config_path}; next: edgebird doctor --config {config_path}")
+
+
+def _detect_flags() -> list[click.Parameter]:
+    """The flags of `detect` that overrule settings."""
+    return [parameter for parameter in detect.params if parameter.name in _FLAGS]
+
+
+@config_group.command("show", epilog=EXIT_CODES, params=_detect_flags())
+@CONFIG
+def config_show(config_path: Path | None, **flags: Any) -> None:
+    """Show the settings that hold, and where each comes from: the default, the file, a flag or
+    the environment.
+
+    Takes the same flags as 'detect'. Passwords are not shown.
+    """
+    from edgebird.configure.show import effective_settings, setting_lines
+
+    settings = _with_flags(load_config(config_path), flags)
+    given = {_FLAGS[flag]: f"--{flag}" for flag, value in flags.items() if value is not None}
+    click.echo("\n".join(setting_lines(effective_settings(settings, config_path, given))))
+
+
+@config_group.command("check", epilog=EXIT_CODES)
+@click.option(
+    "--config",
+    "config_path",
+    type=CONFIG_FILE,
+    required=True,
+    help="The file to check.",
+)
+def config_check(config_path: Path) -> None:
+    """Find mistakes in a file of settings, and in what it refers to.
+
+    That is the model, files with passwords and certificates, folders to write to, and zones; all
+    as this user sees them. Whether camera and broker are there, 'edgebird doctor' finds out.
+    Prints one line for each problem.
+    """
+    from edgebird.configure.check import file_problems, model_problems, reference_problems
+
+    problems = file_problems(config_path)
+    if not problems:
+        settings = load_config(config_path)
+        problems = [*reference_problems(settings), *model_problems(settings)]
+    for problem in problems:
+        click.echo(f"{config_path}: {problem}", err=True)
+    if problems:
+        sys.exit(UsageError.exit_code)
+    click.echo(f"{config_path}: no mistake found")
+
+
+@cli.command(epilog=EXIT_CODES)
+@CAMERA
+@SOURCE
+@MQTT
+@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@click.option(
+    "--config",
+    "config_path",
+    type=CONFIG_FILE,
+    help="A TOML file. Default: /etc/edgebird/edgebird.toml, if it is there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
+    """Look through this machine and its settings for what keeps edgebird from working well.
+
+    It takes a picture with the camera and sends a few messages to the broker; nothing leaves the
+    local network. Each line is ok, warn (it works, but look at it), fail, or skip (not used, or
+    cannot be known), with the cure below. The exit code is 0 if nothing failed, else that of
+    the first thing that did.
+
+    \b
+    Examples:
+      edgebird doctor
+      edgebird doctor --camera 0 --mqtt mqtt://broker.local
+    """
+    from edgebird.doctor import Installation, checks, examine
+    from edgebird.doctor.machine import Machine
+
+    machine = Machine()
+    if config_path is None and os.path.exists(SERVICE_CONFIG):
+        config_path = SERVICE_CONFIG
+    try:
+        settings = load_config(config_path)
+    except ConfigError:  # which the doctor will find, too
+        settings = Config()
+    installation = Installation(
+        machine=machine, config=_with_flags(settings, flags), config_path=config_path
+    )
+    findings = []
+    for examination, check in examine(installation, checks.EXAMINATIONS):
+        findings.append((examination, check))
+        if not as_json:
+            click.echo("\n".join(checks.check_lines(examination.name, check)))
+    if as_json:
+        click.echo(json.dumps(checks.as_json(findings)))
+    sys.exit(checks.exit_code(findings))
 
 
 @cli.command(epilog=EXIT_CODES)

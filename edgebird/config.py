@@ -1,79 +1,16 @@
 """Settings: a TOML file, overruled by the command line.
 
-Each section holds the settings of one part::
-
-    [camera]
-    source = "0"                    # device, address, file; see 'edgebird detect --help'
-    name = "feeder"                 # in topics and alerts
-    fps = 10                        # at most
-    size = [1280, 720]
-    pixel_format = "MJPG"           # of a USB camera; default: by size
-    rotate = 180                    # degrees clockwise, after flip_horizontal and flip_vertical
-    autofocus = "fixed"             # of a ribbon camera; default: "continuous"
-    focus_dioptres = 2.0            # 1 / distance in metres
-    exposure_us = 8000              # of a ribbon camera; default: automatic, as is gain
-    gain = 2.0
-    exposure_value = -0.5           # automatic exposure, darker (< 0) or brighter
-
-    [detector]
-    model = "/path/to/model.tflite" # default: the one that edgebird ships
-    threshold = 0.5                 # default: the model's own
-    threads = 4                     # default: all cores, up to four
-    name = "conv"                   # or "window": slow, every window through the classifier
-    smallest_bird_px = 60           # of the window detector; default: from the frame's size
-    verify = false                  # a second look at doubtful birds by the classifier
-
-    [motion]
-    # corners x, y as fractions of the frame; birds count in zones (default: everywhere), and
-    # nothing counts in masks
-    zones = [[[0.1, 0.2], [0.9, 0.2], [0.9, 1.0], [0.1, 1.0]]]
-    masks = [[[0.0, 0.0], [0.3, 0.0], [0.3, 0.2], [0.0, 0.2]]]
-    min_bird = 0.01                 # longer side of a bird, as a share of the frame's
-    max_bird = 1.0
-    motion_bonus = 0.7              # log-odds for what moves, see evidence.py
-    still_penalty = 6.0             # log-odds off for what never moves ...
-    still_after_s = 60.0            # ... for so long
-
-    [schedule]
-    budget_ms_per_s = 500           # for the network; 1000 is one core
-    patrol_s = 3.0                  # all of the frame is looked at so often though nothing moves
-
-    [tracker]
-    confirm_hits = 2                # detections before a bird counts
-    sure_score = 0.85               # one detection this sure is enough
-    max_gap_s = 2.0                 # hidden this long, still the same bird
-
-    [visits]
-    quiet_s = 2.5                   # without a bird for so long: the visit is over
-    cooldown_s = 0.0                # then no other visit is reported for so long
-
-    [mqtt]
-    url = "mqtts://host"            # mqtt, mqtts, ws or wss
-    user = "feeder"                 # default: $EDGEBIRD_MQTT_USER
-    password_file = "/etc/edgebird/password"  # or $EDGEBIRD_MQTT_PASSWORD, or the systemd
-                                    # credential mqtt-password
-    ca_file = "/etc/edgebird/ca.crt"  # default: the authorities that the system trusts
-    cert_file = "/etc/edgebird/feeder.crt"  # our own, if the broker asks for one
-    key_file = "/etc/edgebird/feeder.key"
-    version = "5"                   # of MQTT; default: "3.1.1"
-    device = "garden"               # default: made from this machine's id
-    state = "/var/lib/edgebird"     # where alerts wait; default: $STATE_DIRECTORY of systemd,
-                                    # else ~/.local/state/edgebird
-    discovery = true                # tell Home Assistant of this camera
-    discovery_prefix = "homeassistant"
-    detections_per_s = 2.0          # messages about single frames; 0 for none
-
-    [output]
-    save = "snapshots"              # folder for pictures of the visits
-    keep_mb = 500                   # the oldest are deleted when there are more
+Each section holds the settings of one part. ``edgebird/example.toml`` has all of them with what
+they mean; `edgebird config init` writes such a file.
 """
 
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -83,6 +20,10 @@ from edgebird.errors import ConfigError
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+
+
+EXAMPLE = Path(__file__).parent / "example.toml"
+"""All settings with their meaning, none of them set."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,17 +145,31 @@ def load_config(path: Path | None) -> Config:
     """
     if path is None:
         return Config()
+    values = read_config(path)
     try:
-        text = path.read_text("utf-8")
+        return msgspec.convert(values, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {in_words(error)}") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a configuration file says, whether or not its keys and values are known.
+
+    Raises:
+        ConfigError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
-    try:
-        return msgspec.toml.decode(text, type=Config)
-    except msgspec.DecodeError as error:
-        # msgspec names the place as `$.section.key`.
-        message = str(error).replace("`$.", "`").replace("`$`", "the file")
-        raise ConfigError(f"{path}: {message}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def in_words(error: msgspec.ValidationError) -> str:
+    """What is wrong with a value, and its key; msgspec names the place as `$.section.key`."""
+    return str(error).replace("`$.", "`").replace("`$`", "the file")
 
 
 def overruled(config: Config, **sections: dict[str, object]) -> Config:
@@ -229,7 +184,16 @@ def overruled(config: Config, **sections: dict[str, object]) -> Config:
     try:
         return msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{error}".replace("`$.", "`")) from error
+        raise ConfigError(in_words(error)) from error
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """All settings by name, ``section.key``."""
+    return {
+        f"{section}.{key}": value
+        for section, part in msgspec.structs.asdict(config).items()
+        for key, value in msgspec.structs.asdict(part).items()
+    }
 
 
 def state_folder(setting: str | None, environment: Mapping[str, str] = os.environ) -> Path:

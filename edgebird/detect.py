@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ from edgebird.mqtt.address import BrokerAddress, broker_address
 from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, scan_pictures
 from edgebird.pipeline import Senses, Summary, run
+from edgebird.reload import Reload
 from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
 from edgebird.sinks import Sink
 from edgebird.sinks.mqtt import MqttSink
@@ -58,6 +60,7 @@ def detect_on_camera(
     *,
     max_frames: int | None = None,
     camera: Camera | None = None,
+    load: Callable[[], Config] | None = None,
 ) -> None:
     """Find, follow and report birds until the source ends or SIGINT or SIGTERM comes.
 
@@ -68,6 +71,7 @@ def detect_on_camera(
         summary: filled in as frames are processed.
         max_frames: stop after so many.
         camera: in place of the one that the settings describe.
+        load: reads the settings again, for changes while it runs; see `Reload`.
 
     Raises:
         EdgebirdError: see `edgebird.errors`.
@@ -86,6 +90,7 @@ def detect_on_camera(
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(camera))
         cleanup.enter_context(_closed_by_signals(camera))
+        mqtt_sink = None
         if broker is not None:
             mqtt_sink = _mqtt_sink(config, broker, name, model, controls)
             sinks = [*sinks, cleanup.enter_context(closing(mqtt_sink))]
@@ -94,24 +99,47 @@ def detect_on_camera(
         if total and max_frames:
             total = min(total, max_frames)
         zones = Zones(_settings(ZoneSettings, config.motion))
+        # sources that wait for us are looked through; only others stay where they are
+        senses = _senses(config, name, zones, live) if total is None else None
+        schedule = Schedule(_settings(ScheduleSettings, config.schedule))
+        tracker = Tracker(_settings(TrackerSettings, config.tracker))
+        visits = Visits(name, _settings(VisitSettings, config.visits))
+
+        def change(new: Config, changed: frozenset[str]) -> None:
+            zones.change(_settings(ZoneSettings, new.motion))
+            schedule.settings = _settings(ScheduleSettings, new.schedule)
+            tracker.settings = _settings(TrackerSettings, new.tracker)
+            visits.settings = _settings(VisitSettings, new.visits)
+            if senses is not None:
+                senses.evidence.settings = _settings(EvidenceSettings, new.motion)
+            if snapshots is not None:
+                snapshots.limit(new.output.keep_mb)
+            if mqtt_sink is not None:
+                mqtt_sink.limit_detections(new.mqtt.detections_per_s)
+            if "detector.threshold" in changed:
+                controls.threshold = new.detector.threshold or model.card.threshold
+                if mqtt_sink is not None:
+                    mqtt_sink.configure_threshold(controls.threshold)
+
+        reload = Reload(config, load or (lambda: config), change)
+        if load is not None:
+            cleanup.enter_context(reload.on_signal(stop=partial(_close_soon, camera)))
         run(
             camera=camera,
             camera_name=name,
             zones=zones,
-            # sources that wait for us are looked through; only others stay where they are
-            senses=_senses(config, name, zones, live) if total is None else None,
-            plan=Schedule(_settings(ScheduleSettings, config.schedule))
-            if total is None
-            else ScanEverything(),
+            senses=senses,
+            plan=schedule if total is None else ScanEverything(),
             health=HealthReporter(name, live=live, folder=save) if total is None else None,
             detector=detector,
             controls=controls,
-            tracker=Tracker(_settings(TrackerSettings, config.tracker)),
-            visits=Visits(name, _settings(VisitSettings, config.visits)),
+            tracker=tracker,
+            visits=visits,
             snapshots=snapshots,
             sinks=sinks,
             summary=summary,
             max_frames=max_frames,
+            reload=reload,
             on_frame=cleanup.enter_context(progress(total or 0)),
         )
 
@@ -211,6 +239,11 @@ def _mqtt_sink(
     )
 
 
+def _close_soon(camera: Camera) -> None:
+    # In a thread: closing may wait for the camera, which a signal handler must not.
+    threading.Thread(target=camera.close, name="stop").start()
+
+
 @contextmanager
 def _closed_by_signals(camera: Camera) -> Iterator[None]:
     """SIGINT and SIGTERM close the camera, which ends the loop after the frame at hand; a second
@@ -219,8 +252,7 @@ def _closed_by_signals(camera: Camera) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         restore()
-        # In a thread: closing may wait for the camera, which a signal handler must not.
-        threading.Thread(target=camera.close, name="stop").start()
+        _close_soon(camera)
 
     def restore() -> None:
         for number, handler in previous.items():

@@ -66,16 +66,16 @@ class Evidence:
     """Remembers places where detections came from, over hours.
 
     Args:
-        settings: how much it weighs.
+        settings: how much it weighs; may be replaced between two frames.
     """
 
     def __init__(self, settings: EvidenceSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._places: list[_Place] = []
 
     def floor(self, threshold: float) -> float:
         """The lowest score that motion may lift to the threshold, 0 to 1."""
-        return _probability(_log_odds(threshold) - self._settings.motion_bonus)
+        return _probability(_log_odds(threshold) - self.settings.motion_bonus)
 
     def weigh(self, detections: Detections, motion: Motion, now_s: float) -> Detections:
         """The same detections with their scores changed, best first.
@@ -97,7 +97,7 @@ class Evidence:
             place.still_s = 0.0 if moves else place.still_s + self._step_s(place, now_s)
             place.moved |= moves
             place.xyxy, place.last_seen_s = xyxy, now_s
-            bonus = self._settings.motion_bonus if moves else 0.0
+            bonus = self.settings.motion_bonus if moves else 0.0
             scores.append(_probability(_log_odds(score) + bonus - self._penalty(place)))
         weighed = np.array(scores, np.float32)
         order = np.argsort(-weighed, kind="stable")
@@ -105,10 +105,10 @@ class Evidence:
 
     def _penalty(self, place: _Place) -> float:
         trusted = place.moved and not place.perch
-        limit_s = self._settings.still_after_s * (_TRUST if trusted else 1)
+        limit_s = self.settings.still_after_s * (_TRUST if trusted else 1)
         share = min(max(place.still_s / limit_s - 1, 0.0), 1.0)
         place.perch |= share == 1
-        return self._settings.still_penalty * share
+        return self.settings.still_penalty * share
 
     @staticmethod
     def _step_s(place: _Place, now_s: float) -> float:

@@ -16,13 +16,13 @@ from edgebird.structures import Frame, Image
 log = logging.getLogger(__name__)
 
 # Brightness below which there is nothing to see: mean and two deviations, of 255.
-_DARK_LEVEL = 36.0
+DARK_LEVEL = 36.0
 _LIGHT_LEVEL = 48.0
 # Dusk takes minutes; a picture that was this bright so shortly before was not dark by nature.
 _BRIGHT_LEVEL = 60.0
 _SUDDEN_S = 5.0
 # A picture of anything has more contrast than this deviation of brightness.
-_COVERED_DEVIATION = 5.0
+COVERED_DEVIATION = 5.0
 # Edges per contrast below this share of the usual: badly out of focus, or a drop on the lens.
 _BLURRED_SHARE = 0.25
 _USUAL_MEMORY_S = 600.0
@@ -133,14 +133,14 @@ class FaultWatch:
         now_s = frame.monotonic_s
         if self._first_s is None:
             self._first_s = now_s
-        mean, deviation = _mean_and_deviation(luma)
+        mean, deviation = mean_and_deviation(luma)
         level = mean + 2 * deviation
-        is_dark = level < (_LIGHT_LEVEL if self._dark.on else _DARK_LEVEL)
+        is_dark = level < (_LIGHT_LEVEL if self._dark.on else DARK_LEVEL)
         sudden = self._was_bright_just_now(level, is_dark, now_s)
         so_now = {
             "frozen": self._is_same(frame) and not is_dark,
             "black": is_dark and sudden,
-            "covered": deviation < _COVERED_DEVIATION and not is_dark,
+            "covered": deviation < COVERED_DEVIATION and not is_dark,
             "blurred": self._blurs(luma, deviation, is_dark, now_s),
             "size": self._has_other_size(frame),
             "clock": self._clock_was_set(frame),
@@ -196,10 +196,10 @@ class FaultWatch:
             return self._is_blurred
         step_s = min(now_s - self._sharpness_s, 10 * _SHARPNESS_EVERY_S)
         self._sharpness_s = now_s
-        if is_dark or deviation < _COVERED_DEVIATION:
+        if is_dark or deviation < COVERED_DEVIATION:
             self._is_blurred = False
             return False
-        edges = _mean_and_deviation(cv2.Laplacian(luma, cv2.CV_16S))[1]
+        edges = mean_and_deviation(cv2.Laplacian(luma, cv2.CV_16S))[1]
         sharpness = edges / deviation
         usual = self._usual_sharpness or sharpness
         learning = self._first_s is None or now_s - self._first_s < _LEARNING_S
@@ -237,6 +237,7 @@ class FaultWatch:
         return now_s < self._clock_until_s
 
 
-def _mean_and_deviation(picture: Any) -> tuple[float, float]:
+def mean_and_deviation(picture: Any) -> tuple[float, float]:
+    """Of the brightness of all pixels."""
     mean, deviation = cv2.meanStdDev(picture)
     return float(mean[0, 0]), float(deviation[0, 0])

@@ -56,6 +56,18 @@ def _interpreter_class() -> Any:
     )
 
 
+def interpreter_name() -> str:
+    """Which library runs networks here, its version, and how."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for package in ("ai-edge-litert", "tflite-runtime", "tensorflow"):
+        try:
+            return f"{package} {version(package)}, XNNPACK on the CPU"
+        except PackageNotFoundError:
+            continue
+    return "unknown"
+
+
 def default_threads() -> int:
     """All cores that this process may use, up to four: more do not pay for a network this small."""
     return min(4, len(os.sched_getaffinity(0)))

@@ -79,6 +79,7 @@ def run(
     senses: Senses | None = None,
     health: HealthReporter | None = None,
     max_frames: int | None = None,
+    reload: Callable[[], None] = lambda: None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> None:
     """Process frames until the camera has no more, is closed, or ``max_frames`` are done.
@@ -86,6 +87,7 @@ def run(
     What goes on then is brought to its end: the open visit is reported, also when the camera
     fails. The camera and the sinks belong to the caller, who closes them; ``summary`` counts as
     it goes, so that it also holds after an error. Time is that of the frames throughout.
+    Between frames ``reload`` may give the parts other settings.
 
     Raises:
         CameraError: part of the source could not be read; what was good has been processed.
@@ -111,6 +113,7 @@ def run(
     blind = dark = False
     try:
         for frame in camera.frames():
+            reload()
             if isinstance(frame, Silence):
                 tell_visits(visits.pass_time(frame.monotonic_s))
                 tell_health(frame, ("lost",) if frame.lost else faults, dark=dark)

@@ -76,11 +76,11 @@ class Schedule:
     looks, and then frames are left out.
 
     Args:
-        settings: how much to look.
+        settings: how much to look; may be replaced between two frames.
     """
 
     def __init__(self, settings: ScheduleSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.degraded: str | None = None
         self._region_ms = _FIRST_GUESS_MS
         self._credit_ms = settings.budget_ms_per_s * _SAVED_S
@@ -94,10 +94,10 @@ class Schedule:
         now_s = frame.monotonic_s
         step_s = 0.0 if self._last_s is None else max(now_s - self._last_s, 0.0)
         self._last_s = now_s
-        budget = self._settings.budget_ms_per_s
+        budget = self.settings.budget_ms_per_s
         self._credit_ms = min(self._credit_ms + budget * step_s, budget * _SAVED_S)
         stops = scan_regions(*frame.size)
-        rate = len(stops) / self._settings.patrol_s
+        rate = len(stops) / self.settings.patrol_s
         self._patrols_due = min(self._patrols_due + rate * step_s, float(len(stops)))
 
         if len(motion.boxes) or motion.light_changed or tracks:

@@ -39,6 +39,10 @@ class Snapshots:
         self._keep_bytes = keep_mb * 1e6
         self._failing = False
 
+    def limit(self, keep_mb: float) -> None:
+        """Keep to another limit from the next picture on."""
+        self._keep_bytes = keep_mb * 1e6
+
     def save(self, change: VisitChanged) -> VisitChanged:
         """Write the picture; the same change with its path filled in."""
         if change.best_image is None:

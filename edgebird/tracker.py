@@ -43,10 +43,13 @@ class Tracker:
     start a track may still continue one (as in ByteTrack, Zhang et al., 2022, arXiv:2110.06864).
 
     Time comes with the detections, so a replayed video gives the same tracks at any speed.
+
+    Args:
+        settings: when to believe it; may be replaced between two frames.
     """
 
     def __init__(self, settings: TrackerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._tracks: list[Track] = []
         self._speeds: dict[int, NDArray[np.float32]] = {}
         self._next_id = 1
@@ -64,7 +67,7 @@ class Tracker:
         Returns:
             All tracks alive: seen within the last ``max_gap_s``.
         """
-        oldest_s = now_s - self._settings.max_gap_s
+        oldest_s = now_s - self.settings.max_gap_s
         tracks = [track for track in self._tracks if track.last_seen_s >= oldest_s]
         rows = _rows(detections)
         matches = self._matches(detections.xyxy, tracks, now_s)
@@ -134,8 +137,8 @@ class Tracker:
         )
 
     def _state(self, hits: int, best_score: float) -> TrackState:
-        sure = best_score >= self._settings.sure_score
-        if sure or hits >= self._settings.confirm_hits:
+        sure = best_score >= self.settings.sure_score
+        if sure or hits >= self.settings.confirm_hits:
             return TrackState.CONFIRMED
         return TrackState.TENTATIVE
 

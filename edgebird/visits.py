@@ -37,11 +37,15 @@ class Visits:
     A visit starts with the first confirmed track and ends when no bird was seen for ``quiet_s``;
     birds that come and go in between belong to it. Its times are those of the first and the last
     detection, so waiting for confirmation and for quiet does not shift them.
+
+    Args:
+        camera: its name.
+        settings: when a visit is over; may be replaced between two frames.
     """
 
     def __init__(self, camera: str, settings: VisitSettings) -> None:
         self._camera = camera
-        self._settings = settings
+        self.settings = settings
         self._visit: Visit | None = None
         self._first_seen_s = self._last_seen_s = 0.0
         self._not_before_s = -math.inf
@@ -81,7 +85,7 @@ class Visits:
         Args:
             now_s: in the time of the frames.
         """
-        if self._visit is None or now_s - self._last_seen_s <= self._settings.quiet_s:
+        if self._visit is None or now_s - self._last_seen_s <= self.settings.quiet_s:
             return []
         return self.finish()
 
@@ -90,7 +94,7 @@ class Visits:
         if self._visit is None:
             return []
         visit, self._visit = self._visit, None
-        self._not_before_s = self._last_seen_s + self._settings.cooldown_s
+        self._not_before_s = self._last_seen_s + self.settings.cooldown_s
         ended = replace(visit, ended_utc_s=visit.started_utc_s + visit.duration_s)
         return [VisitChanged("end", ended, self._best_image)]
 

@@ -36,6 +36,10 @@ class Zones:
     """Answers what counts, for frames of any size."""
 
     def __init__(self, settings: ZoneSettings) -> None:
+        self.change(settings)
+
+    def change(self, settings: ZoneSettings) -> None:
+        """Have something else count from now on."""
         self._settings = settings
         self._drawn: dict[tuple[int, int], Image] = {}
 

@@ -519,7 +519,7 @@ def test_a_wrong_flag_is_a_usage_error() -> None:
 
 def test_every_command_of_the_readme_exists() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    for command in ("detect", "watch", "demo", "broker-check", "forget"):
+    for command in ("detect", "watch", "demo", "broker-check", "forget", "doctor"):
         assert f"edgebird {command}" in readme
         help_text = edgebird(command, "--help")
         assert help_text.returncode == 0

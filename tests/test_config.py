@@ -6,8 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgebird import config as config_module
-from edgebird.config import Config, load_config, overruled
+from edgebird.config import EXAMPLE, Config, load_config, overruled, read_config, settings_of
 from edgebird.errors import ConfigError
 from edgebird.tracker import TrackerSettings
 from edgebird.visits import VisitSettings
@@ -23,13 +22,29 @@ def test_without_a_file_the_defaults_hold() -> None:
     assert load_config(None) == Config()
 
 
-def test_the_documented_example_is_valid(tmp_path: Path) -> None:
-    _, _, example = (config_module.__doc__ or "").partition("::")
-    config = load_config(
-        written(tmp_path, "\n".join(line.strip() for line in example.splitlines()))
-    )
+def uncommented() -> str:
+    """The example with all its settings set."""
+    return re.sub(r"^#(\w+ = )", r"\1", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
+
+
+def test_the_example_sets_nothing() -> None:
+    assert load_config(EXAMPLE) == Config()
+
+
+def test_the_example_has_every_setting_and_no_other(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, uncommented()))
     assert config.camera.size == (1280, 720)
     assert config.mqtt.device == "garden"
+    in_file = read_config(written(tmp_path, uncommented()))
+    named = [f"{section}.{key}" for section, keys in in_file.items() for key in keys]
+    assert sorted(named) == sorted(settings_of(Config()))
+
+
+def test_what_the_example_shows_is_the_default_where_there_is_one(tmp_path: Path) -> None:
+    shown = settings_of(load_config(written(tmp_path, uncommented())))
+    for name, default in settings_of(Config()).items():
+        if default not in (None, ()):
+            assert shown[name] == default, name
 
 
 @pytest.mark.parametrize(

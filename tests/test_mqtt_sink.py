@@ -363,6 +363,37 @@ def test_what_was_asked_for_holds_over_a_restart_until_the_setting_changes(
         assert (again.enabled, again.threshold) == (False, expected)
 
 
+def test_a_setting_that_is_read_again_goes_before_what_was_asked_for(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    controls = Controls(0.5)
+    with (
+        closing(new_sink(mosquitto.address, "again", controls, tmp_path)) as sink,
+        subscriber(mosquitto.address, "again") as client,
+        publisher(mosquitto.address, "again") as command,
+    ):
+        eventually(lambda: latest(client, "threshold"))
+        command("threshold", "0.35")
+        eventually(lambda: latest(client, "threshold") == "0.35")
+        sink.configure_threshold(0.6)
+        assert controls.threshold == 0.6
+        eventually(lambda: latest(client, "threshold") == "0.6")
+    back = Controls(0.5)
+    with (
+        closing(new_sink(mosquitto.address, "again", back, tmp_path)) as sink,
+        publisher(mosquitto.address, "again") as command,
+        subscriber(mosquitto.address, "again") as client,
+    ):
+        assert back.threshold == 0.5
+        eventually(lambda: latest(client, "threshold") == "0.5")
+        sink.configure_threshold(0.6)
+        command("threshold", "0.7")
+        eventually(lambda: latest(client, "threshold") == "0.7")
+    restarted = Controls(0.6)
+    new_sink(mosquitto.address, "again", restarted, tmp_path).close()
+    assert restarted.threshold == 0.7
+
+
 def test_when_the_hub_comes_all_states_are_told_again_but_not_without_end(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def test_wheel_has_the_models_with_their_cards(wheel: zipfile.ZipFile) -> None:
 
 def test_wheel_has_the_runtime_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
-    assert "edgebird/py.typed" in names
+    assert {"edgebird/py.typed", "edgebird/example.toml"} <= set(names)
     assert {name.split("/")[0] for name in names} == {
         "edgebird",
         f"edgebird-{edgebird.__version__}.dist-info",

@@ -101,6 +101,15 @@ def is_pictures(source: str) -> bool:
     return bool(_GLOB_CHARACTERS & set(source)) or path.suffix.lower() in PICTURE_SUFFIXES
 
 
+def is_live(source: str) -> bool:
+    """Whether the source is a camera or a stream, which can be known only by opening it."""
+    return (
+        _is_device(source)
+        or source.partition(":")[0] == "picamera2"
+        or _scheme(source) in _STREAM_SCHEMES
+    )
+
+
 def _is_device(source: str) -> bool:
     # /dev/shm holds ordinary files, which may well be pictures
     path = Path(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -84,6 +84,34 @@ def check_broker(address: BrokerAddress, *, device: str, rounds: int = _ROUNDS) 
         shared=shared,
         limits=limits,
     )
+
+
+def publish(address: BrokerAddress, messages: Sequence[tuple[str, bytes]]) -> None:
+    """Publish messages, topic and payload, one after the other at QoS 1.
+
+    Raises:
+        BrokerError: the broker cannot be reached, refuses us or does not acknowledge one.
+    """
+    with _joined(address) as broker:
+        for topic, payload in messages:
+            broker.publish(topic, payload)
+
+
+def retained_messages(address: BrokerAddress, *topics: str) -> dict[str, bytes]:
+    """What the broker keeps on these topics, which may have wildcards.
+
+    Raises:
+        BrokerError: the broker cannot be reached, refuses us or does not let us read one.
+    """
+    found = {}
+    with _joined(address) as broker:
+        for topic in topics:
+            if not broker.subscribe(topic):
+                raise BrokerError(f"the MQTT broker at {address} does not let us read {topic}")
+        while (item := broker.message(_QUIET_S)) is not None:
+            if item[0].retain:
+                found[item[0].topic] = item[0].payload
+    return found
 
 
 def _retained_and_shared(address: BrokerAddress, base: str) -> tuple[bool, bool]:

@@ -111,7 +111,7 @@ class MqttSink:
         self._discovery_topic = topics.discovery(discovery_prefix)
         self._hub_status = f"{discovery_prefix}/status"
         self._commands = {topics.command(name): name for name in COMMANDS}
-        self._detections_pause_s = 1 / detections_per_s if detections_per_s else None
+        self.limit_detections(detections_per_s)
         self._birds = 0
         self._online = self._faulty = False
         self._last_frame_s = self._detections_s = self._complained_s = -1e9
@@ -191,6 +191,19 @@ class MqttSink:
         self._publisher.close()
         self._device_status.close()
         self._claim.close()
+
+    # --- what may change between two frames
+
+    def limit_detections(self, per_s: float) -> None:
+        """Publish at most so many messages about single frames; none for 0."""
+        self._detections_pause_s = 1 / per_s if per_s else None
+
+    def configure_threshold(self, threshold: float) -> None:
+        """Another threshold was set in the configuration: it goes before what MQTT asked for."""
+        if self._controls is not None:
+            self._configured_threshold = self._controls.threshold = threshold
+            self._publisher.keep("threshold", "{}")
+            self._publish_controls()
 
     # --- what the loop tells
 

@@ -1,0 +1,1 @@
+"""Makes, shows and checks the configuration: ``edgebird config``."""
