@@ -57,15 +57,20 @@ Each section holds the settings of one part::
     key_file = "/etc/edgebird/feeder.key"
     version = "5"                   # of MQTT; default: "3.1.1"
     device = "garden"               # default: made from this machine's id
-    state = "/var/lib/edgebird"     # where alerts wait; default: $STATE_DIRECTORY of systemd,
-                                    # else ~/.local/state/edgebird
+    state = "/var/lib/edgebird"     # where alerts wait and visits are remembered; default:
+                                    # $STATE_DIRECTORY of systemd, else ~/.local/state/edgebird
     discovery = true                # tell Home Assistant of this camera
     discovery_prefix = "homeassistant"
     detections_per_s = 2.0          # messages about single frames; 0 for none
 
     [output]
     save = "snapshots"              # folder for pictures of the visits
-    keep_mb = 500                   # the oldest are deleted when there are more
+    keep_mb = 500                   # the oldest are deleted when there are more; those that
+                                    # 'edgebird visits keep' has put aside stay
+    write_mb_per_day = 200          # no pictures of a live camera beyond this within 24 hours
+    reserve_mb = 300                # nor when less than this is free on the disk
+    history_mb = 20                 # for the visits of each live camera, some 80,000, without
+                                    # pictures; the oldest are dropped (see 'edgebird visits')
 """
 
 from __future__ import annotations
@@ -176,10 +181,13 @@ class MqttSection(_Section, frozen=True):
 
 
 class OutputSection(_Section, frozen=True):
-    """What is kept on disk; nothing by default."""
+    """What is kept on disk; by default only the visits of live cameras, without pictures."""
 
     save: str | None = None
     keep_mb: Annotated[float, Meta(gt=0)] = 500.0
+    write_mb_per_day: Annotated[float, Meta(gt=0)] = 200.0
+    reserve_mb: Annotated[float, Meta(ge=0)] = 300.0
+    history_mb: Annotated[float, Meta(ge=1)] = 20.0
 
 
 class Config(_Section, frozen=True):
