@@ -17,8 +17,7 @@ from edgebird.structures import Event, Visit, VisitChanged
 
 _PART = "visits"
 _MOST_WAITING = 10_000
-# A log of writes must not be one of the things that wear the card out.
-_HOURS_EVERY_S = 3600.0
+# How often the count of writes is stored, which is a write too, and the folders are added up.
 _LOOK_EVERY_S = 600.0
 _CLOSE_S = 5.0
 
@@ -120,15 +119,14 @@ class StoreSink:
             with self._lock:
                 waiting = dict(self._waiting)
             hours_due = stopping or now_s >= self._hours_s
-            over = any(visit.ended_utc_s is not None for visit in waiting.values())
             if waiting or hours_due:
-                hours = self._disk.hours() if over or hours_due else {}
-                store.put(map(_with_safe_picture, waiting.values()), hours)
+                hours = self._disk.hours() if hours_due else {}
+                store.put([_with_safe_picture(visit) for visit in waiting.values()], hours)
         except (sqlite3.Error, OSError) as error:
             self._leave(error, now_s)
             return
         if hours_due:
-            self._hours_s = now_s + _HOURS_EVERY_S
+            self._hours_s = now_s + _LOOK_EVERY_S
         with self._lock:
             for id_, visit in waiting.items():
                 if self._waiting.get(id_) is visit:
