@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -238,10 +238,8 @@ def run_power_cuts(folder: Path, cuts: int, seed: int = 0) -> Report:
             # What is told now is on the disk; what comes after may be.
             os.kill(process, signal.SIGSTOP)
             os.set_blocking(reading, False)
-            try:
+            with suppress(BlockingIOError):
                 begun += os.read(reading, 1 << 20).decode()
-            except BlockingIOError:
-                pass
             shutil.copyfile(image, after)
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
@@ -258,7 +256,9 @@ def run_power_cuts(folder: Path, cuts: int, seed: int = 0) -> Report:
 
 @dataclass
 class Cost:
-    """What storing costs: bytes a visit, with its two pictures and without; times of `emit`."""
+    """What storing costs: bytes a visit, with its two pictures and without; times of `emit`,
+    without those in which other programs had the processor.
+    """
 
     bytes_per_visit: float
     bytes_per_picture_visit: float
@@ -268,8 +268,13 @@ class Cost:
     worst_ms: float
 
 
+def queued() -> float:
+    """How long this thread has waited so far for a processor that others had, in ms."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e6
+
+
 def run_cost(folder: Path, visits: int) -> Cost:
-    """Store visits as they come, a few in a second, and measure."""
+    """Store visits one by one, and measure."""
     per_visit = []
     times_ms = []
     for with_picture in (False, True):
@@ -283,9 +288,10 @@ def run_cost(folder: Path, visits: int) -> Cost:
             for number in range(visits):
                 for change in changes(number, image):
                     ready = snapshots.save(change) if snapshots else change
-                    began_s = time.perf_counter()
+                    queued_ms, began_s = queued(), time.perf_counter()
                     sink.emit(ready)
-                    times_ms.append((time.perf_counter() - began_s) * 1000)
+                    taken_ms = (time.perf_counter() - began_s) * 1000
+                    times_ms.append(max(0.0, taken_ms - (queued() - queued_ms)))
                     while sink.waiting:
                         time.sleep(0.001)
                     time.sleep(0.005)
