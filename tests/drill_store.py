@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def examine(folder: Path, told: dict[int, str], report: Report) -> None:
     odd |= {file.name for file in folder.iterdir()} - {
         "pictures",
         "lost+found",
-        *(f"{CAMERA}.sqlite{ending}" for ending in ("", "-wal", "-shm")),
+        *(f"{CAMERA}.sqlite{ending}" for ending in ("", "-wal", "-shm", "-journal")),
     }
     report.orphans += len(odd)
     if odd:
@@ -202,11 +203,13 @@ def mounted(image: Path, folder: Path) -> Iterator[Path]:
             time.sleep(0.1)
 
 
-def new_image(path: Path, size_mb: float) -> None:
-    """A file with an empty ext4 file system."""
+def new_image(path: Path, size_mb: float, block: int = 4096) -> None:
+    """A file with an empty ext4 file system, of blocks of so many bytes."""
     with path.open("wb") as file:
         file.truncate(int(size_mb * 1e6))
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], check=True)
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-F", "-b", str(block), str(path)], check=True, capture_output=True
+    )
 
 
 def may_mount() -> bool:
@@ -223,13 +226,13 @@ def may_mount() -> bool:
             return False
 
 
-def run_power_cuts(folder: Path, cuts: int, seed: int = 0) -> Report:
+def run_power_cuts(folder: Path, cuts: int, seed: int = 0, block: int = 4096) -> Report:
     """Take the power away again and again, each time after up to 0.4 s of writing."""
     rng, report, began_s = random.Random(seed), Report(), time.monotonic()
     told: dict[int, str] = {}
     first = 0
     image, after = folder / "image", folder / "after"
-    new_image(image, _DISK_MB)
+    new_image(image, _DISK_MB, block)
     for _ in range(cuts):
         with mounted(image, folder / "mounted") as disk:
             process, reading = start(disk, first)
@@ -308,12 +311,14 @@ def main() -> int:
     parser.add_argument("--power-cuts", type=int, default=0, help="needs root, to mount an image")
     parser.add_argument("--cost", type=int, default=0, help="measure over so many visits")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--block", type=int, default=4096, help="of the image, in bytes")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; default: temporary")
     options = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        for kind, drill in (("kills", run_kills), ("power_cuts", run_power_cuts)):
+        power_cuts = partial(run_power_cuts, block=options.block)
+        for kind, drill in (("kills", run_kills), ("power_cuts", power_cuts)):
             count = getattr(options, kind)
             if count:
                 (folder / kind).mkdir()

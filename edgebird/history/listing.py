@@ -115,13 +115,14 @@ def parse_since(text: str, now: datetime) -> datetime:
 
     Args:
         text: what somebody wrote.
-        now: the present, in the zone that is meant where none is given.
+        now: the present, in local time, which is meant where no zone is given.
 
     Raises:
         UsageError: it is none of these.
     """
     if text == "today":
-        return now.replace(hour=0, minute=0, second=0, microsecond=0)
+        # naive at first, because the clocks may have been changed since midnight
+        return datetime.combine(now.date(), datetime.min.time()).astimezone()
     try:
         if ago := re.fullmatch(r"(\d{1,6})([mhdw])", text):
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from edgebird.database import open_or_begin_anew
 from edgebird.errors import EdgebirdError
 from edgebird.structures import Box, Visit
 
@@ -48,8 +48,6 @@ _COLUMNS = (
 )
 
 State = Literal["open", "over", "cut"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +87,8 @@ class StoredVisit:
 class VisitStore:
     """Visits, and bytes written by the hour, in an SQLite file; for one thread at a time.
 
-    What `put` has returned from outlives ``kill -9`` and a power cut: the file is in WAL mode and
-    synced at each commit. Bounded by size: beyond, the oldest visits are dropped. A damaged file
-    is set aside.
+    What `put` has returned from outlives ``kill -9`` and a power cut: each commit is synced to the
+    disk. Bounded by size: beyond, the oldest visits are dropped. A damaged file is set aside.
 
     Args:
         path: of the file, whose name is the camera's; it and its folder are created.
@@ -104,7 +101,16 @@ class VisitStore:
     def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self._camera = path.stem
         self._max_bytes = max_bytes
-        self._db = _open_whole(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Small pages: a commit writes whole ones, and a visit is a few hundred bytes.
+        self._db = open_or_begin_anew(
+            path,
+            tables=_TABLES,
+            schema=_SCHEMA,
+            loss="a new one is begun",
+            page_size=1024,
+            durable=True,
+        )
 
     def begin(self, pictures: Path | None) -> None:
         """Make good what the end of an earlier run has left: visits that went on are cut off, and
@@ -203,17 +209,19 @@ class VisitStore:
 
     def _trim(self) -> None:
         """Drop the oldest when there is too much; inside the caller's transaction."""
+        oldest = "SELECT id FROM visits WHERE NOT kept ORDER BY id LIMIT ?"
+        while self._used_bytes() > self._max_bytes:
+            (count,) = self._db.execute("SELECT count(*) FROM visits").fetchone()
+            limit = (1 + int(count * _DROP_SHARE),)
+            if not self._db.execute(f"DELETE FROM visits WHERE id IN ({oldest})", limit).rowcount:
+                break  # all that is left is kept
+
+    def _used_bytes(self) -> int:
         (size,) = self._db.execute("PRAGMA page_size").fetchone()
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
         (unused,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        if (pages - unused) * size <= self._max_bytes:
-            return
-        (count,) = self._db.execute("SELECT count(*) FROM visits").fetchone()
-        self._db.execute(
-            "DELETE FROM visits WHERE id IN "
-            "(SELECT id FROM visits WHERE NOT kept ORDER BY id LIMIT ?)",
-            (1 + int(count * _DROP_SHARE),),
-        )
+        used: int = (pages - unused) * size
+        return used
 
 
 def find_stores(state: Path) -> list[Path]:
@@ -228,12 +236,7 @@ def read_visits(path: Path) -> list[StoredVisit]:
         EdgebirdError: the file cannot be read.
     """
     with _as_line(path, "read"):
-        db = _connect_to_read(path)
-        try:
-            rows = db.execute(f"SELECT {_COLUMNS} FROM visits ORDER BY id").fetchall()
-        finally:
-            db.close()
-    return [_stored(row, path.stem) for row in rows]
+        return [_stored(row, path.stem) for row in _rows(path)]
 
 
 def keep_visit(path: Path, id_: str, keep: bool) -> bool:
@@ -248,27 +251,19 @@ def keep_visit(path: Path, id_: str, keep: bool) -> bool:
         EdgebirdError: it still goes on, or the disk does not take it.
     """
     with _as_line(path, "change"):
-        query = f"SELECT {_COLUMNS} FROM visits WHERE id = ?"
-        # opened for writing only when there is something to write
-        db = _connect_to_read(path)
-        try:
-            row = db.execute(query, (id_,)).fetchone()
-        finally:
-            db.close()
-        if row is None:
+        rows = _rows(path, "WHERE id = ?", (id_,))
+        if not rows:
             return False
-        visit = _stored(row, path.stem)
+        visit = _stored(rows[0], path.stem)
         if visit.state == "open":
             raise EdgebirdError(f"the visit {id_} still goes on; it can be kept when it is over")
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_S)
-        try:
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S)) as db:
             # First the picture: the next start finds it and marks the visit.
             if visit.snapshot is not None:
                 _move_picture(visit.snapshot, keep)
             with db:
                 db.execute("UPDATE visits SET kept = ? WHERE id = ?", (int(keep), id_))
-        finally:
-            db.close()
     return True
 
 
@@ -289,68 +284,26 @@ def _as_line(path: Path, verb: str) -> Iterator[None]:
         raise EdgebirdError(f"cannot {verb} the visits in {path}: {reason}{hint}") from error
 
 
-def _connect_to_read(path: Path) -> sqlite3.Connection:
+def _rows(path: Path, condition: str = "", values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+    """Rows of visits in order, without ever writing."""
+    query = f"SELECT {_COLUMNS} FROM visits {condition} ORDER BY id"
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    db = sqlite3.connect(uri, uri=True, timeout=_WAIT_S)
     try:
-        (schema,) = db.execute("PRAGMA user_version").fetchone()
+        return _fetch(uri, query, values)
     except sqlite3.OperationalError:
-        db.close()
-        # A reader has to lock, in a file that it may not create. Without a log nobody writes.
+        # In WAL mode a reader locks in a file that it may not be allowed to create. Where there is
+        # no log nobody writes, and it can do without.
         if path.with_name(f"{path.name}-wal").exists():
             raise
-        db = sqlite3.connect(f"{uri}&immutable=1", uri=True)
-        (schema,) = db.execute("PRAGMA user_version").fetchone()
-    if schema != _SCHEMA:
-        db.close()
-        raise sqlite3.DatabaseError(f"it is of version {schema}, not {_SCHEMA}")
-    return db
+        return _fetch(f"{uri}&immutable=1", query, values)
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Open or create a store; raises sqlite3.Error when it is damaged."""
-    # The thread that opens it hands it to the one that uses it.
-    db = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
-    try:
-        # Small pages: a commit writes whole ones, and a visit is a few hundred bytes.
-        db.execute("PRAGMA page_size = 1024")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA journal_size_limit = 1000000")
-        db.execute("PRAGMA cache_size = -256")
+def _fetch(uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S)) as db:
         (schema,) = db.execute("PRAGMA user_version").fetchone()
-        if schema == 0:
-            db.executescript(f"BEGIN;{_TABLES}COMMIT;")
-        elif schema != _SCHEMA:
+        if schema != _SCHEMA:
             raise sqlite3.DatabaseError(f"it is of version {schema}, not {_SCHEMA}")
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _open_whole(path: Path) -> sqlite3.Connection:
-    """Open or create a store; a damaged one is set aside and a new one begun."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return _open(path)
-    except sqlite3.OperationalError:  # locked, full, read-only: not the file's fault
-        raise
-    except sqlite3.DatabaseError as error:
-        aside = path.with_suffix(".damaged")
-        os.replace(path, aside)
-        for ending in ("-wal", "-shm"):
-            path.with_name(path.name + ending).unlink(missing_ok=True)
-        logger.warning(
-            "the visits in %s are damaged (%s): the file is now %s, and a new one is begun",
-            path,
-            error,
-            aside.name,
-        )
-        return _open(path)
+        return db.execute(query, values).fetchall()
 
 
 def _row(visit: Visit) -> tuple[object, ...]:

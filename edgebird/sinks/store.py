@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event as Flag
 from threading import Lock, Thread
 
-from edgebird.disk import DiskUse, folders_mb, sync
+from edgebird.disk import DiskUse, folders_mb, free_mb, sync
 from edgebird.history.store import KEPT, MAX_BYTES, VisitStore
 from edgebird.structures import Event, Visit, VisitChanged
 
@@ -19,6 +19,8 @@ _PART = "visits"
 _MOST_WAITING = 10_000
 # How often the count of writes is stored, which is a write too, and the folders are added up.
 _LOOK_EVERY_S = 600.0
+# A disk that was full is tried again when so much is free; with less it is full again at once.
+_ROOM_MB = 0.128
 _CLOSE_S = 5.0
 
 logger = logging.getLogger(__name__)
@@ -105,7 +107,7 @@ class StoreSink:
             self._wake.clear()
             stopping = self._stopping
             now_s = time.monotonic()
-            if self._store is not None or now_s >= self._try_s or stopping:
+            if self._store is not None or stopping or self._is_time_to_try(now_s):
                 self._work(now_s, stopping)
             if now_s >= self._look_s:
                 self._look_s = now_s + _LOOK_EVERY_S
@@ -132,6 +134,14 @@ class StoreSink:
                 if self._waiting.get(id_) is visit:
                     del self._waiting[id_]
         self._disk.recover(_PART, f"visits can be stored in {self._path} again")
+
+    def _is_time_to_try(self, now_s: float) -> bool:
+        if now_s < self._try_s:
+            return False
+        try:
+            return not self._begun or free_mb(self._path.parent) >= _ROOM_MB
+        except OSError:  # the folder is gone; perhaps it can be made again
+            return True
 
     def _open(self) -> VisitStore:
         store = VisitStore(self._path, max_bytes=self._max_bytes)
