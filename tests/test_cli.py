@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from test_mqtt_delivery import publishing_process, retained
 
 from edgebird.camera.demo import DemoFeeder
 from edgebird.detector.merge import pairwise_overlap
-from edgebird.mqtt.device import claim
 from edgebird.mqtt.payloads import encode, visit_payload
 from edgebird.structures import VisitChanged
 
@@ -246,27 +245,16 @@ def test_visits_are_remembered_and_full_disks_do_not_stop_detection(tmp_path: Pa
         events = [record["event"] for record in lines_of(full) if "event" in record]
         assert events == ["start", "end"]
         complaints = full.stderr.splitlines()
-        assert len(complaints) == 4, (
-            full.stderr
-        )  # pictures, visits, what is lost, and what was done
+        # about pictures, about visits, what is lost at the end, and what was done
+        assert len(complaints) == 4, full.stderr
         assert "Traceback" not in full.stderr
-        assert len([line for line in complaints if "No space left" in line]) == 2
+        assert "alerts go out without a picture" in full.stderr
+        assert "visits cannot be stored" in full.stderr
         assert lines_of(edgebird("visits", "--state", disk, "--json")) == [
             line | {"kept": True, "snapshot": f"{disk}/pictures/kept/{line['visit']}.jpg"}
         ]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_two_of_one_camera_do_not_both_store_its_visits(tmp_path: Path) -> None:
-    with claim(str(tmp_path / "visits" / "demo.sqlite")) or nullcontext():
-        config = tmp_path / "edgebird.toml"
-        config.write_text(f'[mqtt]\nstate = "{tmp_path}"\n')
-        result = edgebird("detect", "--config", config, "--source", QUICK_DEMO)
-    assert result.returncode == 0
-    assert "bird arrived" in result.stdout
-    assert "already stores the visits of camera demo" in result.stderr
-    assert not (tmp_path / "visits").exists()
 
 
 def test_a_closed_pipe_ends_it_quietly() -> None:

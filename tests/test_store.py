@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import pytest
 from conftest import eventually
 from drill_store import CAMERA, changes, may_mount, mounted, new_image, noise, run_cost
 
+from edgebird.config import Config, overruled
+from edgebird.detect import _store_sinks
 from edgebird.disk import DiskUse, folders_mb, free_mb, sync, written_bytes
 from edgebird.errors import EdgebirdError
 from edgebird.history.store import VisitStore, find_stores, keep_visit, read_visits
@@ -418,6 +420,21 @@ def test_it_counts_on_from_what_earlier_runs_have_written(path: Path) -> None:
             total[0] += 1_000_000
         assert disk.written_mb_per_day == run
     eventually(lambda: disk.used_mb)
+
+
+def test_two_of_one_camera_do_not_both_store_its_visits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = overruled(Config(), mqtt={"state": str(tmp_path)})
+    with ExitStack() as one, ExitStack() as other:
+        assert len(_store_sinks(config, "feeder", None, DiskUse(), one)) == 1
+        assert _store_sinks(config, "feeder", None, DiskUse(), other) == []
+        assert len(_store_sinks(config, "nestbox", None, DiskUse(), other)) == 1
+    (record,) = caplog.records
+    assert "already stores the visits of camera feeder" in record.getMessage()
+    assert find_stores(tmp_path) == [
+        tmp_path / "visits" / f"{c}.sqlite" for c in ("feeder", "nestbox")
+    ]
 
 
 # --- the drill; the long one is a command

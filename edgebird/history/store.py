@@ -291,9 +291,10 @@ def _rows(path: Path, condition: str = "", values: tuple[str, ...] = ()) -> list
     try:
         return _fetch(uri, query, values)
     except sqlite3.OperationalError:
-        # In WAL mode a reader locks in a file that it may not be allowed to create. Where there is
-        # no log nobody writes, and it can do without.
-        if path.with_name(f"{path.name}-wal").exists():
+        # In WAL mode a reader locks in a file that it may not be allowed to create, or that has no
+        # room on a full disk. Where the log is empty nobody writes, and it can do without.
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
             raise
         return _fetch(f"{uri}&immutable=1", query, values)
 
