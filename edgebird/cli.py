@@ -436,11 +436,12 @@ def visits(
     if plot is not None and not plot.endswith(".png"):
         raise UsageError(f"a plot is a PNG: end its name with .png, not as in {plot}")
     moment = None if since is None else parse_since(since, datetime.now().astimezone())
-    chosen = select_visits(stores(setting), since=moment, camera=camera, kept=kept)
-    count = len(chosen)
     listed = not (as_csv or as_json or chart or plot)
     if last is None and listed:
         last = 20
+    more = None if last is None else last + 1
+    chosen = select_visits(stores(setting), since=moment, camera=camera, kept=kept, last=more)
+    earlier = last is not None and len(chosen) > last
     chosen = chosen[-last:] if last else chosen
     if not chosen and not (as_csv or as_json):
         click.echo("no such visit is stored", err=True)
@@ -452,8 +453,8 @@ def visits(
             click.echo(msgspec.json.encode(visit_record(visit)))
     elif listed:
         click.echo("\n".join(map(visit_line, chosen)))
-        if len(chosen) < count:
-            click.echo(f"the last {len(chosen)} of {count}; all with --last {count}", err=True)
+        if earlier:
+            click.echo("there are earlier ones; --last 100 or --since 7d shows more", err=True)
     if chart or plot is not None:
         from edgebird.history.charts import chart_lines, write_plot
 

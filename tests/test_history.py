@@ -106,7 +106,8 @@ def test_some_are_chosen(state: Path, visits: Visits) -> None:
     assert visits(state, "--since", "2026-03-29").stdout.count("\n") == 3
     newest = visits(state, "--last", "2")
     assert "2026-03-29 14:00" in newest.stdout.splitlines()[0]
-    assert "the last 2 of 5" in newest.stderr
+    assert newest.stderr == "there are earlier ones; --last 100 or --since 7d shows more\n"
+    assert visits(state, "--last", "5").stderr == ""
     nothing = visits(state, "--since", "2027-01-01")
     assert (nothing.stdout, nothing.stderr) == ("", "no such visit is stored\n")
     assert visits(state, "--kept").stdout == ""

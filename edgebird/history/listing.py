@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -76,6 +77,7 @@ def select_visits(
     since: datetime | None = None,
     camera: str | None = None,
     kept: bool = False,
+    last: int | None = None,
 ) -> list[StoredVisit]:
     """The visits in some stores, newest last.
 
@@ -84,19 +86,20 @@ def select_visits(
         since: only those that started then or later.
         camera: only those of this camera.
         kept: only those that are kept for ever.
+        last: only so many, the newest.
 
     Raises:
         EdgebirdError: a store cannot be read.
     """
-    first_s = -1e18 if since is None else since.timestamp()
+    since_s = -math.inf if since is None else since.timestamp()
     visits = [
         visit
         for path in paths
         if camera in (None, path.stem)
-        for visit in read_visits(path)
-        if visit.started_utc_s >= first_s and (visit.kept or not kept)
+        for visit in read_visits(path, since_s=since_s, kept=kept, last=last)
     ]
-    return sorted(visits, key=lambda visit: visit.started_utc_s)
+    visits.sort(key=lambda visit: visit.started_utc_s)
+    return visits if last is None else visits[-last:]
 
 
 def set_kept(paths: Sequence[Path], ids: Sequence[str], keep: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sqlite3
@@ -229,14 +230,24 @@ def find_stores(state: Path) -> list[Path]:
     return sorted({*state.glob("visits/*.sqlite"), *state.glob("*/visits/*.sqlite")})
 
 
-def read_visits(path: Path) -> list[StoredVisit]:
-    """All visits of one camera in order; edgebird may be writing at the same time.
+def read_visits(
+    path: Path, *, since_s: float = -math.inf, kept: bool = False, last: int | None = None
+) -> list[StoredVisit]:
+    """Visits of one camera in order; edgebird may be writing at the same time.
+
+    Args:
+        path: of its store.
+        since_s: only those that started then or later, as seconds since 1970-01-01 UTC.
+        kept: only those that are kept for ever.
+        last: only so many, the newest.
 
     Raises:
         EdgebirdError: the file cannot be read.
     """
+    chosen = "WHERE started_s >= ? AND kept >= ? ORDER BY id DESC LIMIT ?"
     with _as_line(path, "read"):
-        return [_stored(row, path.stem) for row in _rows(path)]
+        rows = _rows(path, chosen, (since_s, int(kept), -1 if last is None else last))
+    return [_stored(row, path.stem) for row in reversed(rows)]
 
 
 def keep_visit(path: Path, id_: str, keep: bool) -> bool:
@@ -284,9 +295,9 @@ def _as_line(path: Path, verb: str) -> Iterator[None]:
         raise EdgebirdError(f"cannot {verb} the visits in {path}: {reason}{hint}") from error
 
 
-def _rows(path: Path, condition: str = "", values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
-    """Rows of visits in order, without ever writing."""
-    query = f"SELECT {_COLUMNS} FROM visits {condition} ORDER BY id"
+def _rows(path: Path, chosen: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    """Rows of some visits, without ever writing."""
+    query = f"SELECT {_COLUMNS} FROM visits {chosen}"
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         return _fetch(uri, query, values)
@@ -299,7 +310,7 @@ def _rows(path: Path, condition: str = "", values: tuple[str, ...] = ()) -> list
         return _fetch(f"{uri}&immutable=1", query, values)
 
 
-def _fetch(uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
+def _fetch(uri: str, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S)) as db:
         (schema,) = db.execute("PRAGMA user_version").fetchone()
         if schema != _SCHEMA:
