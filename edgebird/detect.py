@@ -84,7 +84,6 @@ def detect_on_camera(
     broker = None if config.mqtt.url is None else broker_address(config.mqtt)
     model, detector = open_detector(config.detector)
     controls = Controls(config.detector.threshold or model.card.threshold)
-    save = None if config.output.save is None else Path(config.output.save)
     disk = DiskUse()
     save = None if config.output.save is None else Path(config.output.save)
     snapshots = None if save is None else _snapshots(config, save, disk)
