@@ -56,8 +56,11 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"cannot write to the folder {folder}: permission denied")
 
 
-def write_jpeg(image: Image, path: Path) -> None:
+def write_jpeg(image: Image, path: Path) -> int:
     """Write a picture; a reader sees the old file or the whole new one.
+
+    Returns:
+        Its size in bytes.
 
     Raises:
         OutputError: the disk is full, or the folder is gone or not writable.
@@ -71,3 +74,4 @@ def write_jpeg(image: Image, path: Path) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    return encoded.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -403,6 +404,123 @@ def watch(
         share=share,
         on_ready=lambda: log.info("waiting for alerts from %s; stop with Ctrl-C", address),
     )
+
+
+@cli.group(invoke_without_command=True, epilog=EXIT_CODES)
+@CONFIG
+@click.option(
+    "--state",
+    metavar="FOLDER",
+    help="Where edgebird remembers visits. Default: as configured, else those of this user and "
+    "those of the service.",
+)
+@click.option("--camera", metavar="NAME", help="Only those of one camera.")
+@click.option(
+    "--since", metavar="WHEN", help="Only later ones: 2026-03-14, 2026-03-14T08:00, today, 24h, 7d."
+)
+@click.option("--kept", is_flag=True, help="Only those that are kept for ever.")
+@click.option(
+    "--last", type=click.IntRange(1), help="Only so many, the newest. Default of the list: 20."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="A table for other programs; times in UTC.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line; times in UTC.")
+@click.option("--chart", is_flag=True, help="Draw them by hour of the day and by day, right here.")
+@click.option("--plot", metavar="FILE", help="Draw that as a picture, a .png.")
+@click.pass_context
+def visits(
+    context: click.Context,
+    config_path: Path | None,
+    state: str | None,
+    camera: str | None,
+    since: str | None,
+    kept: bool,
+    last: int | None,
+    as_csv: bool,
+    as_json: bool,
+    chart: bool,
+    plot: str | None,
+) -> None:
+    """List the visits that were seen, newest last; export or draw them.
+
+    The visits of cameras are remembered while 'edgebird detect' runs, also as a service.
+
+    \b
+    Examples:
+      edgebird visits --since today
+      edgebird visits --camera feeder --csv > visits.csv
+      edgebird visits --since 4w --plot visits.png
+      edgebird visits keep feeder-20260314T083005
+    """
+    from datetime import datetime
+
+    from edgebird.history.listing import (
+        csv_lines,
+        parse_since,
+        select_visits,
+        stores,
+        visit_line,
+        visit_record,
+    )
+
+    setting = state or load_config(config_path).mqtt.state
+    if context.invoked_subcommand is not None:
+        context.obj = setting
+        return
+    if as_csv + as_json + chart > 1:
+        raise UsageError("give one of --csv, --json and --chart")
+    if plot is not None and not plot.endswith(".png"):
+        raise UsageError(f"a plot is a PNG: end its name with .png, not as in {plot}")
+    moment = None if since is None else parse_since(since, datetime.now().astimezone())
+    listed = not (as_csv or as_json or chart or plot)
+    if last is None and listed:
+        last = 20
+    more = None if last is None else last + 1
+    chosen = select_visits(stores(setting), since=moment, camera=camera, kept=kept, last=more)
+    earlier = last is not None and len(chosen) > last
+    chosen = chosen[-last:] if last else chosen
+    if not chosen and not (as_csv or as_json):
+        click.echo("no such visit is stored", err=True)
+        return
+    if as_csv:
+        click.echo("\n".join(csv_lines(chosen)))
+    elif as_json:
+        for visit in chosen:
+            click.echo(msgspec.json.encode(visit_record(visit)))
+    elif listed:
+        click.echo("\n".join(map(visit_line, chosen)))
+        if earlier:
+            click.echo("there are earlier ones; --last 100 or --since 7d shows more", err=True)
+    if chart or plot is not None:
+        from edgebird.history.charts import chart_lines, write_plot
+
+        if chart:
+            width = shutil.get_terminal_size().columns
+            click.echo("\n".join(chart_lines(chosen, width, blocks=_shows_blocks())))
+        if plot is not None and chosen:
+            write_plot(chosen, Path(plot))
+            click.echo(f"drawn: {plot}", err=True)
+
+
+def _shows_blocks() -> bool:
+    try:
+        "█▏".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@visits.command(epilog=EXIT_CODES)
+@click.argument("ids", metavar="VISIT...", nargs=-1, required=True)
+@click.option("--undo", is_flag=True, help="Do not keep them any more.")
+@click.pass_obj
+def keep(setting: str | None, ids: tuple[str, ...], undo: bool) -> None:
+    """Keep visits and their pictures for ever.
+
+    The pictures move into the folder 'kept' beside the others, where nothing is deleted.
+    """
+    from edgebird.history.listing import set_kept, stores
+
+    set_kept(stores(setting), ids, keep=not undo)
 
 
 @cli.command("broker-check", epilog=EXIT_CODES)

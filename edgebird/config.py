@@ -117,10 +117,13 @@ class MqttSection(_Section, frozen=True):
 
 
 class OutputSection(_Section, frozen=True):
-    """What is kept on disk; nothing by default."""
+    """What is kept on disk; by default only the visits of live cameras, without pictures."""
 
     save: str | None = None
     keep_mb: Annotated[float, Meta(gt=0)] = 500.0
+    write_mb_per_day: Annotated[float, Meta(gt=0)] = 200.0
+    reserve_mb: Annotated[float, Meta(ge=0)] = 300.0
+    history_mb: Annotated[float, Meta(ge=1)] = 20.0
 
 
 class Config(_Section, frozen=True):

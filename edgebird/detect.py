@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from edgebird.camera.settings import CameraSettings
 from edgebird.config import CameraSection, Config, state_folder
 from edgebird.controls import Controls
 from edgebird.detector import open_detector
+from edgebird.disk import DiskUse
 from edgebird.errors import UsageError
 from edgebird.evidence import Evidence, EvidenceSettings
 from edgebird.faults import FaultWatch
@@ -29,6 +31,7 @@ from edgebird.health import HealthReporter
 from edgebird.model import Model
 from edgebird.motion import MotionGate
 from edgebird.mqtt.address import BrokerAddress, broker_address
+from edgebird.mqtt.device import claim
 from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, scan_pictures
 from edgebird.pipeline import Senses, Summary, run
@@ -36,12 +39,15 @@ from edgebird.reload import Reload
 from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
 from edgebird.sinks import Sink
 from edgebird.sinks.mqtt import MqttSink
+from edgebird.sinks.store import StoreSink
 from edgebird.snapshots import Snapshots
 from edgebird.tracker import Tracker, TrackerSettings
 from edgebird.visits import Visits, VisitSettings
 from edgebird.zones import Zones, ZoneSettings
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """From a number of frames (0: unknown) to a context that gives what to call after each."""
@@ -70,7 +76,7 @@ def detect_on_camera(
         progress: shows how far a source with an end is.
         summary: filled in as frames are processed.
         max_frames: stop after so many.
-        camera: in place of the one that the settings describe.
+        camera: in place of the one that the settings describe; its visits are not remembered.
         load: reads the settings again, for changes while it runs; see `Reload`.
 
     Raises:
@@ -82,8 +88,10 @@ def detect_on_camera(
     broker = None if config.mqtt.url is None else broker_address(config.mqtt)
     model, detector = open_detector(config.detector)
     controls = Controls(config.detector.threshold or model.card.threshold)
+    disk = DiskUse()
     save = None if config.output.save is None else Path(config.output.save)
-    snapshots = None if save is None else Snapshots(save, keep_mb=config.output.keep_mb)
+    snapshots = None if save is None else _snapshots(config, save, disk)
+    remember = camera is None
     if camera is None:
         settings = camera_settings(config.camera)
         camera = open_camera(source, fps=config.camera.fps, settings=settings)
@@ -96,6 +104,8 @@ def detect_on_camera(
             sinks = [*sinks, cleanup.enter_context(closing(mqtt_sink))]
         live = camera if isinstance(camera, LiveCamera) else None
         total = camera.frame_count
+        if remember and total is None:
+            sinks = [*sinks, *_store_sinks(config, name, save, disk, cleanup)]
         if total and max_frames:
             total = min(total, max_frames)
         zones = Zones(_settings(ZoneSettings, config.motion))
@@ -113,7 +123,11 @@ def detect_on_camera(
             if senses is not None:
                 senses.evidence.settings = _settings(EvidenceSettings, new.motion)
             if snapshots is not None:
-                snapshots.limit(new.output.keep_mb)
+                snapshots.limit(
+                    keep_mb=new.output.keep_mb,
+                    reserve_mb=new.output.reserve_mb,
+                    write_mb_per_day=new.output.write_mb_per_day,
+                )
             if mqtt_sink is not None:
                 mqtt_sink.limit_detections(new.mqtt.detections_per_s)
             if "detector.threshold" in changed:
@@ -130,7 +144,7 @@ def detect_on_camera(
             zones=zones,
             senses=senses,
             plan=schedule if total is None else ScanEverything(),
-            health=HealthReporter(name, live=live, folder=save) if total is None else None,
+            health=HealthReporter(name, live=live, disk=disk) if total is None else None,
             detector=detector,
             controls=controls,
             tracker=tracker,
@@ -219,6 +233,43 @@ def camera_name(source: str) -> str:
     if source.startswith("demo:"):
         return "demo"
     return Path(source).stem
+
+
+def _snapshots(config: Config, folder: Path, disk: DiskUse) -> Snapshots:
+    limits = config.output
+    return Snapshots(
+        folder,
+        keep_mb=limits.keep_mb,
+        reserve_mb=limits.reserve_mb,
+        write_mb_per_day=limits.write_mb_per_day,
+        disk=disk,
+    )
+
+
+def _store_sinks(
+    config: Config, camera: str, pictures: Path | None, disk: DiskUse, cleanup: ExitStack
+) -> list[StoreSink]:
+    """What remembers the visits of a live camera; nothing if another process does."""
+    state = state_folder(config.mqtt.state)
+    path = state / "visits" / f"{camera}.sqlite"
+    holder = claim(str(path.absolute()))
+    if holder is None:
+        log.warning(
+            "another edgebird on this machine already stores the visits of camera %s in %s; those "
+            "found here are not stored",
+            camera,
+            path,
+        )
+        return []
+    cleanup.enter_context(holder)
+    sink = StoreSink(
+        path,
+        disk=disk,
+        pictures=pictures,
+        folders=[state / "outbox"],
+        max_bytes=round(config.output.history_mb * 1e6),
+    )
+    return [cleanup.enter_context(closing(sink))]
 
 
 def _mqtt_sink(

@@ -9,12 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
+from edgebird.disk import DiskUse
 from edgebird.structures import Frame, Health, Silence
 
 REPORT_EVERY_S = 30.0
-# Adding up a folder of a few thousand pictures reads the card; it need not be done each time.
-_DISK_EVERY_S = 600.0
-_MB = 1e6
 _MIB = 1 << 20
 
 
@@ -36,15 +34,16 @@ class HealthReporter:
         camera: its name.
         live: knows of frames that were dropped and of the process that reads the camera; None for
             a source without, whose frames also have no age.
-        folder: where pictures are kept, None if nowhere.
+        disk: knows what is kept and written there, and what is wrong; None if nothing is.
     """
 
     def __init__(
-        self, camera: str, *, live: Live | None = None, folder: Path | None = None
+        self, camera: str, *, live: Live | None = None, disk: DiskUse | None = None
     ) -> None:
         self._camera = camera
         self._live = live
-        self._folder = folder
+        self._disk = disk
+        self._disk_problem: str | None = None
         self._faults: tuple[str, ...] = ()
         self._error: str | None = None
         self._next_s: float | None = None
@@ -53,8 +52,6 @@ class HealthReporter:
         self._frames = 0
         self._inference_ms: deque[float] = deque(maxlen=300)
         self._detect_ms = 0.0
-        self._disk_s: float | None = None
-        self._disk_mb: tuple[float | None, float | None] = (None, None)
 
     def frame(self, frame: Frame, inference_ms: float | None, processor_ms: float) -> None:
         """Take note of a frame that went through the loop.
@@ -89,12 +86,13 @@ class HealthReporter:
         now_s = moment.monotonic_s
         if isinstance(moment, Silence) and moment.error:
             self._error = moment.error
+        problem = self._disk.problem if self._disk else None
+        self._error = problem or self._error
         if self._next_s is None:
             self._last_report_s = now_s
-        elif faults == self._faults and now_s < self._next_s:
+        elif (faults, problem) == (self._faults, self._disk_problem) and now_s < self._next_s:
             return None
         over_s = now_s - self._last_report_s
-        disk_used_mb, written_mb_per_day = self._disk_use_mb(now_s)
         health = Health(
             camera=self._camera,
             utc_s=moment.utc_s,
@@ -106,15 +104,16 @@ class HealthReporter:
             temperature_c=temperature_c(),
             load_1min=os.getloadavg()[0],
             memory_mib=memory_mib() + (private_mib(self._live.process_id) if self._live else 0.0),
-            disk_used_mb=disk_used_mb,
-            written_mb_per_day=written_mb_per_day,
+            disk_used_mb=self._disk.used_mb if self._disk else None,
+            written_mb_per_day=self._disk.written_mb_per_day if self._disk else None,
+            disk_problem=problem,
             last_error=self._error,
             dark=dark,
             degraded=degraded,
             detect_ms_per_s=self._detect_ms / over_s if over_s > 0 else None,
         )
         self._next_s = now_s + REPORT_EVERY_S
-        self._last_report_s, self._faults = now_s, faults
+        self._last_report_s, self._faults, self._disk_problem = now_s, faults, problem
         self._frames, self._detect_ms = 0, 0.0
         self._inference_ms.clear()
         return health
@@ -123,32 +122,6 @@ class HealthReporter:
         if self._live is None or self._last_frame_s is None:
             return None
         return time.monotonic() - self._last_frame_s
-
-    def _disk_use_mb(self, now_s: float) -> tuple[float | None, float | None]:
-        if self._folder is not None and (self._disk_s is None or now_s >= self._disk_s):
-            self._disk_s = now_s + _DISK_EVERY_S
-            self._disk_mb = folder_use_mb(self._folder)
-        return self._disk_mb
-
-
-def folder_use_mb(folder: Path) -> tuple[float, float]:
-    """How much the files right in a folder take, and those of its last day: in MB.
-
-    The second is what is written a day, by the files' own times, so that a restart does not begin
-    at nothing. A file that was written twice counts once.
-    """
-    files = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                files.append((status.st_mtime, status.st_size))
-    except OSError:
-        # the folder or a file has just gone; what was seen so far will do
-        pass
-    newest_s = max((time_s for time_s, _ in files), default=0.0)
-    last_day = sum(size for time_s, size in files if time_s > newest_s - 86400)
-    return sum(size for _, size in files) / _MB, last_day / _MB
 
 
 def temperature_c(zone: Path = Path("/sys/class/thermal/thermal_zone0/temp")) -> float | None:

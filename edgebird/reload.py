@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 # The parts look at these anew for each frame or visit; all else is built in when the program
 # starts.
 _LIVE = frozenset(
-    ["detector.threshold", "mqtt.detections_per_s", "output.keep_mb"]
+    ["detector.threshold", "mqtt.detections_per_s"]
+    + [f"output.{name}" for name in ("keep_mb", "reserve_mb", "write_mb_per_day")]
     + [
         name
         for name in settings_of(Config())

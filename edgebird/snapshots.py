@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from edgebird.annotate import draw_birds, make_folder, write_jpeg
+from edgebird.disk import DiskUse, free_mb
 from edgebird.errors import OutputError
 from edgebird.structures import VisitChanged
 
-log = logging.getLogger(__name__)
-
 # The end of a visit's id: its time.
 _OUR_PICTURE = re.compile(r"-\d{8}T\d{6}\.jpg\Z")
+_HALF_WRITTEN = re.compile(r"\A\..+-\d{8}T\d{6}\.jpg\.partial\Z")
+_PART = "pictures"
+# So much room is made at once, so that the folder need not be read for each picture.
+_ROOM_SHARE = 0.05
+# A limit that was reached holds until there is so much less or more, and is not said each minute.
+_SLACK = 0.1
 
 
 class Snapshots:
@@ -23,25 +28,48 @@ class Snapshots:
     ends.
 
     This comes before the sinks, so that an alert never names a picture that is not there. A disk
-    that cannot take it does not stop detection: the alert goes out without a picture.
+    that cannot take it, or shall not, does not stop detection: the alert goes out without a
+    picture. What was left half written by an earlier run is deleted at the start.
 
     Args:
         folder: for the pictures.
-        keep_mb: the oldest ones are deleted when all of them take more than so many megabytes.
+        keep_mb: the oldest ones are deleted when all of them take more than so many megabytes;
+            those in the folder ``kept`` in it do not count and stay.
+        reserve_mb: no pictures are written when less than this is free on the disk.
+        write_mb_per_day: nor when this process has written more than this within 24 hours, in all;
+            None for no limit.
+        disk: counts what is written, and is told what is wrong.
 
     Raises:
         OutputError: the folder cannot be created or written to at the start.
     """
 
-    def __init__(self, folder: Path, *, keep_mb: float = 500.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_mb: float = 500.0,
+        reserve_mb: float = 0.0,
+        write_mb_per_day: float | None = None,
+        disk: DiskUse | None = None,
+    ) -> None:
         make_folder(folder)
         self._folder = folder.resolve()
         self._keep_bytes = keep_mb * 1e6
-        self._failing = False
+        self._reserve_mb = reserve_mb
+        self._write_mb_per_day = write_mb_per_day
+        self._disk = disk or DiskUse()
+        self._paused = False
+        self._delete_half_written()
+        self._room_bytes = 0.0
+        self._make_room()
 
-    def limit(self, keep_mb: float) -> None:
-        """Keep to another limit from the next picture on."""
+    def limit(self, *, keep_mb: float, reserve_mb: float, write_mb_per_day: float | None) -> None:
+        """Keep to other limits from now on."""
         self._keep_bytes = keep_mb * 1e6
+        self._reserve_mb = reserve_mb
+        self._write_mb_per_day = write_mb_per_day
+        self._make_room()
 
     def save(self, change: VisitChanged) -> VisitChanged:
         """Write the picture; the same change with its path filled in."""
@@ -50,33 +78,68 @@ class Snapshots:
         visit = change.visit
         path = self._folder / f"{visit.id}.jpg"
         try:
-            write_jpeg(draw_birds(change.best_image, [(visit.best_xyxy, visit.best_score)]), path)
+            self._check_limits()
+            picture = draw_birds(change.best_image, [(visit.best_xyxy, visit.best_score)])
+            size = write_jpeg(picture, path)
         except OutputError as error:
-            if not self._failing:
-                log.warning("%s; alerts go out without a picture", error)
-            self._failing = True
-            return change
-        if self._failing:
-            log.warning("snapshots can be written again")
-        self._failing = False
-        if change.kind == "end":
-            self._delete_oldest(path)
+            self._disk.fail(_PART, f"{error}; alerts go out without a picture")
+            # that of its start may be there
+            return replace(change, visit=replace(visit, snapshot=_path_of(path)))
+        self._disk.recover(_PART, f"pictures can be written to {self._folder} again")
+        self._disk.count(size)
+        self._room_bytes -= size
+        if self._room_bytes < 0:
+            self._make_room(path)
         return replace(change, visit=replace(visit, snapshot=str(path)))
 
-    def _delete_oldest(self, newest: Path) -> None:
+    def _check_limits(self) -> None:
+        """Raise OutputError when a limit says that no picture shall be written now."""
+        slack = _SLACK if self._paused else 0.0
+        self._paused = True
+        try:
+            free = free_mb(self._folder)
+        except OSError as error:
+            reason = error.strerror
+            raise OutputError(f"cannot write to {self._folder}: {reason}") from error
+        if free < self._reserve_mb * (1 + slack):
+            raise OutputError(
+                f"only {free:.0f} MB are free on the disk of {self._folder}, and the setting "
+                f"reserve_mb leaves {self._reserve_mb:g} MB to others"
+            )
+        limit = self._write_mb_per_day
+        if limit is not None and self._disk.written_mb_per_day > limit * (1 - slack):
+            raise OutputError(
+                f"more than {limit:g} MB were written within a day, the limit that the setting "
+                "write_mb_per_day sets to spare the disk"
+            )
+        self._paused = False
+
+    def _make_room(self, newest: Path | None = None) -> None:
         """Keep to the limit; what is in the folder besides our pictures is left alone."""
         found = []
-        try:
-            with os.scandir(self._folder) as entries:
-                for entry in entries:
-                    if _OUR_PICTURE.search(entry.name):
+        with suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if _OUR_PICTURE.search(entry.name):
+                    with suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
                         found.append((status.st_mtime, status.st_size, entry.path))
-            surplus = sum(size for _, size, _ in found) - self._keep_bytes
-            for _, size, path in sorted(found):
-                if surplus <= 0 or path == str(newest):
-                    break
+        total = sum(size for _, size, _ in found)
+        room = _ROOM_SHARE * self._keep_bytes
+        for _, size, path in sorted(found):
+            if total + room <= self._keep_bytes or path == str(newest):
+                break
+            with suppress(OSError):
                 os.unlink(path)
-                surplus -= size
-        except OSError as error:
-            log.debug("old snapshots cannot be deleted: %s", error)
+                total -= size
+        # Other cameras may use the folder too, so this much is as long as our count holds.
+        self._room_bytes = room
+
+    def _delete_half_written(self) -> None:
+        with suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if _HALF_WRITTEN.match(entry.name):
+                    os.unlink(entry.path)
+
+
+def _path_of(picture: Path) -> str | None:
+    return str(picture) if picture.is_file() else None

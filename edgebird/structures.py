@@ -203,7 +203,8 @@ class Health:
         load_1min: the system's load average.
         memory_mib: resident memory of this process.
         disk_used_mb: what edgebird keeps on disk.
-        written_mb_per_day: what it writes there a day, from the rate so far.
+        written_mb_per_day: what it wrote there within the last 24 hours, over restarts.
+        disk_problem: why visits or pictures are not stored now, as one line.
         last_error: the latest problem as one line.
         dark: it is too dark to see birds, and detection pauses.
         degraded: what the budget of the processor does not allow now, ``patrol`` (birds that keep
@@ -223,6 +224,7 @@ class Health:
     memory_mib: float | None = None
     disk_used_mb: float | None = None
     written_mb_per_day: float | None = None
+    disk_problem: str | None = None
     last_error: str | None = None
     dark: bool = False
     degraded: str | None = None

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,50 @@ def test_sigterm_ends_a_visit_and_the_program_in_order() -> None:
     assert json.loads(rest.splitlines()[-1])["event"] == "end"
     assert errors.startswith("done: ")
     assert len(errors.splitlines()) == 1
+
+
+def test_visits_are_remembered_and_full_disks_do_not_stop_detection(tmp_path: Path) -> None:
+    """On a disk of 700 kB: first empty, then full."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(options, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let us make a disk that is full")
+    try:
+        config = tmp_path / "edgebird.toml"
+        config.write_text(
+            f'[mqtt]\nstate = "{disk}"\n[output]\nsave = "{disk}/pictures"\nreserve_mb = 0\n'
+        )
+        detect = ["detect", "--config", config, "--source", QUICK_DEMO, "--json"]
+        first = edgebird(*detect)
+        assert first.returncode == 0
+        [line] = lines_of(edgebird("visits", "--config", config, "--json"))
+        ends = [record for record in lines_of(first) if record.get("event") == "end"]
+        assert [line["visit"]] == [end["visit"] for end in ends]
+        assert (line["state"], line["ended"]) == ("over", ends[0]["ended"])
+        assert Path(line["snapshot"]).is_file()
+        kept = edgebird("visits", "--state", disk, "keep", line["visit"])
+        assert (kept.returncode, kept.stderr) == (0, "")
+        assert (disk / "pictures" / "kept" / f"{line['visit']}.jpg").is_file()
+
+        with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+        full = edgebird(*detect)
+        assert full.returncode == 0
+        events = [record["event"] for record in lines_of(full) if "event" in record]
+        assert events == ["start", "end"]
+        complaints = full.stderr.splitlines()
+        # about pictures, about visits, what is lost at the end, and what was done
+        assert len(complaints) == 4, full.stderr
+        assert "Traceback" not in full.stderr
+        assert "alerts go out without a picture" in full.stderr
+        assert "visits cannot be stored" in full.stderr
+        assert lines_of(edgebird("visits", "--state", disk, "--json")) == [
+            line | {"kept": True, "snapshot": f"{disk}/pictures/kept/{line['visit']}.jpg"}
+        ]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_closed_pipe_ends_it_quietly() -> None:

@@ -7,13 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgebird.health import (
-    HealthReporter,
-    folder_use_mb,
-    memory_mib,
-    private_mib,
-    temperature_c,
-)
+from edgebird.disk import DiskUse
+from edgebird.health import HealthReporter, memory_mib, private_mib, temperature_c
 from edgebird.structures import Frame, Health, Silence
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -80,17 +75,30 @@ def test_a_live_camera_adds_its_drops_and_the_memory_of_its_process() -> None:
     assert health.memory_mib > alone.memory_mib
 
 
-def test_disk_use_is_what_is_in_the_folder_and_what_is_of_the_last_day(tmp_path: Path) -> None:
-    for name, size, day in (("a.jpg", 2_000_000, 1), ("b.jpg", 1_000_000, 5)):
-        (tmp_path / name).write_bytes(b"x" * size)
-        os.utime(tmp_path / name, (day * 86400, day * 86400))
-    assert folder_use_mb(tmp_path) == (3.0, 1.0)
-    assert folder_use_mb(tmp_path / "gone") == (0.0, 0.0)
-    health = HealthReporter("cam", folder=tmp_path).report(
-        Frame(IMAGE, 0, 0.0, 0.0, "cam"), faults=()
-    )
+def test_what_is_kept_and_written_is_told_and_a_failing_disk_at_once() -> None:
+    written = 0
+    disk = DiskUse(written=lambda: written, now_s=lambda: 7200.0)
+    disk.restore({1: 500_000})
+    disk.used_mb, written = 3.0, 1_000_000
+    reporter = HealthReporter("cam", disk=disk)
+
+    def report(second: int) -> Health | None:
+        return reporter.report(Frame(IMAGE, 0, float(second), 0.0, "cam"), faults=())
+
+    health = report(0)
     assert health is not None
-    assert (health.disk_used_mb, health.written_mb_per_day) == (3.0, 1.0)
+    assert (health.disk_used_mb, health.written_mb_per_day) == (3.0, 1.5)
+    assert (health.disk_problem, health.last_error) == (None, None)
+    assert report(1) is None
+    disk.fail("visits", "the disk is full")
+    health = report(2)
+    assert health is not None
+    assert (health.disk_problem, health.last_error) == ("the disk is full",) * 2
+    assert report(3) is None
+    disk.recover("visits", "it is not")
+    health = report(4)
+    assert health is not None
+    assert (health.disk_problem, health.last_error) == (None, "the disk is full")
 
 
 def test_what_the_system_does_not_tell_is_none_or_nothing(tmp_path: Path) -> None:

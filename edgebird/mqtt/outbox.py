@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgebird.database import open_database, open_or_begin_anew
 from edgebird.mqtt.payloads import OutboxPayload
 
 MAX_ROWS = 10_000
@@ -93,7 +93,7 @@ class Outbox:
         self._rows = self._bytes = 0
         self._dropping = False
         try:
-            self._db = _open_whole(path)
+            self._db = _open(path)
         except (sqlite3.Error, OSError) as error:
             self._leave_disk(error, None)
         self._count()
@@ -278,7 +278,7 @@ class Outbox:
     def _return_to_disk(self) -> None:
         self._retry_s = time.monotonic() + _RETRY_DISK_S
         try:
-            disk = _open_whole(self._path)
+            disk = _open(self._path)
             try:
                 _copy(self._db, disk, replace=self._has_all)
             except sqlite3.Error:
@@ -294,49 +294,12 @@ class Outbox:
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
-    """Open or create an outbox; raises sqlite3.Error when it is damaged."""
-    # The thread that opens it hands it to the one that uses it.
-    db = sqlite3.connect(path or ":memory:", timeout=1.0, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA journal_size_limit = 1000000")
-        db.execute("PRAGMA cache_size = -256")
-        (schema,) = db.execute("PRAGMA user_version").fetchone()
-        if schema == 0:
-            db.executescript(f"BEGIN;{_TABLES}COMMIT;")
-        elif schema != _SCHEMA:
-            raise sqlite3.DatabaseError(f"it is of version {schema}, not {_SCHEMA}")
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _open_whole(path: Path | None) -> sqlite3.Connection:
     """Open or create an outbox; a damaged one is set aside and a new one begun."""
     if path is None:
-        return _open(None)
+        return open_database(None, tables=_TABLES, schema=_SCHEMA)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        return _open(path)
-    except sqlite3.OperationalError:  # locked, full, read-only: not the file's fault
-        raise
-    except sqlite3.DatabaseError as error:
-        aside = path.with_suffix(".damaged")
-        os.replace(path, aside)
-        for ending in ("-wal", "-shm"):
-            path.with_name(path.name + ending).unlink(missing_ok=True)
-        logger.warning(
-            "the outbox %s is damaged (%s): it is now %s, and alerts that waited in it are lost",
-            path,
-            error,
-            aside.name,
-        )
-        return _open(path)
+    loss = "alerts that waited in it are lost"
+    return open_or_begin_anew(path, tables=_TABLES, schema=_SCHEMA, loss=loss)
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, replace: bool = True) -> None:

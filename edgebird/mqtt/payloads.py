@@ -131,6 +131,7 @@ class HealthPayload(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: Amount | None = None
     disk_used_mb: Amount | None = None
     written_mb_per_day: Amount | None = None
+    disk_problem: str | None = None
     last_error: str | None = None
     dark: bool = False
     degraded: str | None = None

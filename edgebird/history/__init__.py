@@ -1,0 +1,1 @@
+"""The visits of the past: stored, listed, exported and drawn."""

@@ -1,0 +1,367 @@
+"""The visits of one camera on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from edgebird.database import open_or_begin_anew
+from edgebird.errors import EdgebirdError
+from edgebird.structures import Box, Visit
+
+MAX_BYTES = 20_000_000
+KEPT = "kept"
+_KEEP_HOURS = 31 * 24
+# What is dropped at once when there is no more room.
+_DROP_SHARE = 0.02
+_WAIT_S = 5.0
+
+_SCHEMA = 1
+# A camera's ids end in the time, so the order of the ids is that of the visits.
+_TABLES = """
+CREATE TABLE visits (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    started_s REAL NOT NULL,
+    ended_s REAL,
+    duration_s REAL NOT NULL,
+    peak_count INTEGER NOT NULL,
+    score REAL,
+    box TEXT,
+    frame_size TEXT,
+    picture TEXT,
+    kept INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE written (hour INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+PRAGMA user_version = 1;
+"""
+_COLUMNS = (
+    "id, state, started_s, ended_s, duration_s, peak_count, score, box, frame_size, picture, kept"
+)
+
+State = Literal["open", "over", "cut"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVisit:
+    """A visit as it is remembered.
+
+    Args:
+        id: as in its alerts.
+        camera: the camera's name.
+        state: ``open`` while it goes on, ``over``, or ``cut`` if edgebird or the power ended
+            first, so that its end is not known.
+        started_utc_s: as seconds since 1970-01-01 UTC.
+        ended_utc_s: likewise; None unless it is over.
+        duration_s: of what is known of it.
+        peak_count: most birds at once.
+        score: of the best shot, 0 to 1; None if only the picture is left of it.
+        box: of that bird, in pixels; likewise.
+        frame_size: width and height in pixels; likewise.
+        snapshot: path of its picture, None if there is none (any more).
+        kept: never dropped.
+    """
+
+    id: str
+    camera: str
+    state: State
+    started_utc_s: float
+    ended_utc_s: float | None
+    duration_s: float
+    peak_count: int
+    score: float | None
+    box: Box | None
+    frame_size: tuple[int, int] | None
+    snapshot: Path | None
+    kept: bool
+
+
+class VisitStore:
+    """Visits, and bytes written by the hour, in an SQLite file; for one thread at a time.
+
+    What `put` has returned from outlives ``kill -9`` and a power cut: each commit is synced to the
+    disk. Bounded by size: beyond, the oldest visits are dropped. A damaged file is set aside.
+
+    Args:
+        path: of the file, whose name is the camera's; it and its folder are created.
+        max_bytes: how large it may grow.
+
+    Raises:
+        sqlite3.Error, OSError: the disk is full, read-only or broken.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
+        self._camera = path.stem
+        self._max_bytes = max_bytes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Small pages: a commit writes whole ones, and a visit is a few hundred bytes.
+        self._db = open_or_begin_anew(
+            path,
+            tables=_TABLES,
+            schema=_SCHEMA,
+            loss="a new one is begun",
+            page_size=1024,
+            durable=True,
+        )
+
+    def begin(self, pictures: Path | None) -> None:
+        """Make good what the end of an earlier run has left: visits that went on are cut off, and
+        pictures and visits agree again.
+
+        A broken picture is deleted, a whole one without a visit gets one; a visit forgets a picture
+        that is gone. Pictures of other cameras, and files that are none, are left alone.
+
+        Args:
+            pictures: folder of the pictures, None if there are none.
+
+        Raises:
+            sqlite3.Error, OSError: the disk fails.
+        """
+        with self._db:
+            self._db.execute("UPDATE visits SET state = 'cut' WHERE state = 'open'")
+        if pictures is None:
+            return
+        here = set(self._pictures_in(pictures))
+        kept = set(self._pictures_in(pictures / KEPT))
+        rows = self._db.execute("SELECT id, picture FROM visits WHERE picture IS NOT NULL")
+        known = {id_ for id_, picture in rows if Path(picture).parent == pictures}
+        with self._db:
+            self._db.executemany(
+                "UPDATE visits SET picture = NULL WHERE id = ?",
+                [(id_,) for id_ in known - here - kept],
+            )
+            for id_ in sorted((here | kept) - known):
+                picture = pictures / f"{id_}.jpg"
+                where = picture if id_ in here else pictures / KEPT / picture.name
+                if _is_whole_jpeg(where):
+                    self._adopt(id_, picture)
+                else:
+                    where.unlink(missing_ok=True)
+            self._db.executemany(
+                "UPDATE visits SET kept = 1 WHERE id = ? AND NOT kept", [(id_,) for id_ in kept]
+            )
+
+    def put(self, visits: Iterable[Visit], hours: Mapping[int, int]) -> None:
+        """Store visits at their start or end, and what was written; returns when it is on the disk.
+
+        Args:
+            visits: the newest state of each; a picture that is named must be on the disk itself.
+            hours: bytes written by the hour since 1970; other hours stay as they are.
+
+        Raises:
+            sqlite3.Error: the disk fails; nothing was stored.
+        """
+        names = [name for name in _COLUMNS.split(", ") if name not in ("id", "kept")]
+        update = ", ".join(f"{name} = excluded.{name}" for name in names)
+        upsert = (
+            f"INSERT INTO visits ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) "
+            f"ON CONFLICT (id) DO UPDATE SET {update}"
+        )
+        with self._db:
+            self._db.executemany(upsert, [_row(visit) for visit in visits])
+            self._db.executemany("REPLACE INTO written VALUES (?, ?)", list(hours.items()))
+            if hours:
+                last = (max(hours) - _KEEP_HOURS,)
+                self._db.execute("DELETE FROM written WHERE hour < ?", last)
+            self._trim()
+
+    def hours(self) -> dict[int, int]:
+        """Bytes written, by the hour since 1970; of the last month."""
+        return dict(self._db.execute("SELECT hour, bytes FROM written").fetchall())
+
+    def visits(self) -> list[StoredVisit]:
+        """All visits in order."""
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM visits ORDER BY id")
+        return [_stored(row, self._camera) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _pictures_in(self, folder: Path) -> Iterator[str]:
+        ours = re.compile(rf"({re.escape(self._camera)}-\d{{8}}T\d{{6}})\.jpg")
+        try:
+            with os.scandir(folder) as entries:
+                yield from (match[1] for entry in entries if (match := ours.fullmatch(entry.name)))
+        except FileNotFoundError:
+            return
+
+    def _adopt(self, id_: str, picture: Path) -> None:
+        """Remember a picture, of a visit that is known or else of one that only it tells of."""
+        try:
+            started = datetime.strptime(id_[-15:], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        except ValueError:
+            return
+        self._db.execute(
+            "INSERT INTO visits (id, state, started_s, duration_s, peak_count, picture) "
+            "VALUES (?, 'cut', ?, 0, 1, ?) "
+            "ON CONFLICT (id) DO UPDATE SET picture = excluded.picture",
+            (id_, started.timestamp(), str(picture)),
+        )
+
+    def _trim(self) -> None:
+        """Drop the oldest when there is too much; inside the caller's transaction."""
+        oldest = "SELECT id FROM visits WHERE NOT kept ORDER BY id LIMIT ?"
+        while self._used_bytes() > self._max_bytes:
+            (count,) = self._db.execute("SELECT count(*) FROM visits").fetchone()
+            limit = (1 + int(count * _DROP_SHARE),)
+            if not self._db.execute(f"DELETE FROM visits WHERE id IN ({oldest})", limit).rowcount:
+                break  # all that is left is kept
+
+    def _used_bytes(self) -> int:
+        (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (unused,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        used: int = (pages - unused) * size
+        return used
+
+
+def find_stores(state: Path) -> list[Path]:
+    """The stores of all cameras that keep their state in a folder, or in folders right in it."""
+    return sorted({*state.glob("visits/*.sqlite"), *state.glob("*/visits/*.sqlite")})
+
+
+def read_visits(
+    path: Path, *, since_s: float = -math.inf, kept: bool = False, last: int | None = None
+) -> list[StoredVisit]:
+    """Visits of one camera in order; edgebird may be writing at the same time.
+
+    Args:
+        path: of its store.
+        since_s: only those that started then or later, as seconds since 1970-01-01 UTC.
+        kept: only those that are kept for ever.
+        last: only so many, the newest.
+
+    Raises:
+        EdgebirdError: the file cannot be read.
+    """
+    chosen = "WHERE started_s >= ? AND kept >= ? ORDER BY id DESC LIMIT ?"
+    with _as_line(path, "read"):
+        rows = _rows(path, chosen, (since_s, int(kept), -1 if last is None else last))
+    return [_stored(row, path.stem) for row in reversed(rows)]
+
+
+def keep_visit(path: Path, id_: str, keep: bool) -> bool:
+    """Have a visit and its picture kept for ever, or not so any more; edgebird may be running.
+
+    Kept pictures are in the folder ``kept`` beside the others, where nothing is deleted.
+
+    Returns:
+        Whether this camera had that visit.
+
+    Raises:
+        EdgebirdError: it still goes on, or the disk does not take it.
+    """
+    with _as_line(path, "change"):
+        rows = _rows(path, "WHERE id = ?", (id_,))
+        if not rows:
+            return False
+        visit = _stored(rows[0], path.stem)
+        if visit.state == "open":
+            raise EdgebirdError(f"the visit {id_} still goes on; it can be kept when it is over")
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S)) as db:
+            # First the picture: the next start finds it and marks the visit.
+            if visit.snapshot is not None:
+                _move_picture(visit.snapshot, keep)
+            with db:
+                db.execute("UPDATE visits SET kept = ? WHERE id = ?", (int(keep), id_))
+    return True
+
+
+def _move_picture(picture: Path, keep: bool) -> None:
+    folder = picture.parent.parent if picture.parent.name == KEPT else picture.parent
+    target = folder / KEPT if keep else folder
+    target.mkdir(exist_ok=True)
+    picture.replace(target / picture.name)
+
+
+@contextmanager
+def _as_line(path: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        hint = "" if os.access(path, os.W_OK) else "; it belongs to another user: try with sudo"
+        raise EdgebirdError(f"cannot {verb} the visits in {path}: {reason}{hint}") from error
+
+
+def _rows(path: Path, chosen: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    """Rows of some visits, without ever writing."""
+    query = f"SELECT {_COLUMNS} FROM visits {chosen}"
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        return _fetch(uri, query, values)
+    except sqlite3.OperationalError:
+        # In WAL mode a reader locks in a file that it may not be allowed to create, or that has no
+        # room on a full disk. Where the log is empty nobody writes, and it can do without.
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        return _fetch(f"{uri}&immutable=1", query, values)
+
+
+def _fetch(uri: str, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S)) as db:
+        (schema,) = db.execute("PRAGMA user_version").fetchone()
+        if schema != _SCHEMA:
+            raise sqlite3.DatabaseError(f"it is of version {schema}, not {_SCHEMA}")
+        return db.execute(query, values).fetchall()
+
+
+def _row(visit: Visit) -> tuple[object, ...]:
+    left, top, right, bottom = (round(float(value), 1) for value in visit.best_xyxy)
+    return (
+        visit.id,
+        "open" if visit.ended_utc_s is None else "over",
+        visit.started_utc_s,
+        visit.ended_utc_s,
+        round(float(visit.duration_s), 3),
+        visit.peak_count,
+        round(float(visit.best_score), 4),
+        json.dumps([left, top, right, bottom]),
+        json.dumps(visit.frame_size),
+        visit.snapshot,
+    )
+
+
+def _stored(row: tuple[Any, ...], camera: str) -> StoredVisit:
+    id_, state, started_s, ended_s, duration_s, peak_count, score, box, size, picture, kept = row
+    return StoredVisit(
+        id_,
+        camera,
+        state,
+        started_s,
+        ended_s,
+        duration_s,
+        peak_count,
+        score,
+        None if box is None else tuple(json.loads(box)),
+        None if size is None else tuple(json.loads(size)),
+        None if picture is None else _where(Path(picture)),
+        bool(kept),
+    )
+
+
+def _where(picture: Path) -> Path | None:
+    """Where a picture is now: in its place, among the kept ones, or deleted to make room."""
+    return next(filter(os.path.isfile, (picture, picture.parent / KEPT / picture.name)), None)
+
+
+def _is_whole_jpeg(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+            file.seek(-2, os.SEEK_END)
+            return start == b"\xff\xd8" and file.read(2) == b"\xff\xd9"
+    except OSError:  # also for a file that is empty
+        return False

@@ -1,0 +1,283 @@
+"""The visits of the past, listed, exported and drawn."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import cv2
+import pytest
+
+from edgebird.cli import visits as visits_command
+from edgebird.errors import EdgebirdError, OutputError, UsageError
+from edgebird.history.charts import chart_lines, counts_by_day, counts_by_hour, write_plot
+from edgebird.history.listing import CSV_COLUMNS, parse_since, select_visits, stores
+from edgebird.history.store import VisitStore
+from edgebird.structures import Visit
+
+
+@pytest.fixture(autouse=True)
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def visit(text: str, camera: str = "feeder", **changes: object) -> Visit:
+    moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    made = Visit(
+        id=f"{camera}-{moment:%Y%m%dT%H%M%S}",
+        camera=camera,
+        started_utc_s=moment.timestamp(),
+        duration_s=12.34,
+        ended_utc_s=moment.timestamp() + 12.34,
+        peak_count=2,
+        best_score=0.912,
+        best_xyxy=(1.0, 2.0, 3.5, 4.0),
+        frame_size=(640, 480),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Two cameras: in March, over the change to summer time."""
+    folder = tmp_path / "state"
+    with closing(VisitStore(folder / "visits" / "feeder.sqlite")) as store:
+        store.put(
+            [
+                visit("2026-03-27T23:30:00"),  # the 28th in Berlin
+                visit("2026-03-28T07:00:00"),
+                visit("2026-03-29T07:00:00"),
+                visit("2026-03-30T07:10:00", duration_s=150.0, peak_count=1),
+            ],
+            {},
+        )
+    with closing(VisitStore(folder / "visits" / "nestbox.sqlite")) as store:
+        store.put([visit("2026-03-29T12:00:00", "nestbox", ended_utc_s=None)], {})
+    return folder
+
+
+@dataclass
+class Printed:
+    stdout: str
+    stderr: str
+
+
+Visits = Callable[..., Printed]
+
+
+@pytest.fixture
+def visits(capsys: pytest.CaptureFixture[str]) -> Visits:
+    """Runs the command on what is stored in a folder."""
+
+    def run(state: Path, *arguments: str) -> Printed:
+        visits_command.main(["--state", str(state), *arguments], standalone_mode=False)
+        return Printed(*capsys.readouterr())
+
+    return run
+
+
+def test_the_list_is_in_local_time_and_the_newest_comes_last(state: Path, visits: Visits) -> None:
+    lines = visits(state).stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "Sat 2026-03-28 00:30:00",
+        "Sat 2026-03-28 08:00:00",
+        "Sun 2026-03-29 09:00:00",
+        "Sun 2026-03-29 14:00:00",
+        "Mon 2026-03-30 09:10:00",
+    ]
+    assert lines[0].endswith("    12 s  2 birds  0.91  feeder-20260327T233000")
+    assert "going on" in lines[3]
+    assert lines[4].split("  ", 1)[1].split()[:4] == ["2", "min", "1", "bird"]
+
+
+def test_some_are_chosen(state: Path, visits: Visits) -> None:
+    assert visits(state, "--camera", "nestbox").stdout.count("\n") == 1
+    assert visits(state, "--since", "2026-03-29").stdout.count("\n") == 3
+    newest = visits(state, "--last", "2")
+    assert "2026-03-29 14:00" in newest.stdout.splitlines()[0]
+    assert newest.stderr == "there are earlier ones; --last 100 or --since 7d shows more\n"
+    assert visits(state, "--last", "5").stderr == ""
+    nothing = visits(state, "--since", "2027-01-01")
+    assert (nothing.stdout, nothing.stderr) == ("", "no such visit is stored\n")
+    assert visits(state, "--kept").stdout == ""
+
+
+def test_the_list_is_short_and_exports_are_whole(tmp_path: Path, visits: Visits) -> None:
+    with closing(VisitStore(tmp_path / "visits" / "feeder.sqlite")) as store:
+        store.put([visit(f"2026-03-28T07:{minute}:00") for minute in range(10, 40)], {})
+    assert visits(tmp_path).stdout.count("\n") == 20
+    assert visits(tmp_path, "--csv").stdout.count("\n") == 31
+    assert visits(tmp_path, "--json").stdout.count("\n") == 30
+
+
+def test_json_has_the_names_of_the_alerts_and_utc(state: Path, visits: Visits) -> None:
+    records = [json.loads(line) for line in visits(state, "--json").stdout.splitlines()]
+    assert records[0] == {
+        "visit": "feeder-20260327T233000",
+        "camera": "feeder",
+        "state": "over",
+        "started": "2026-03-27T23:30:00.000Z",
+        "ended": "2026-03-27T23:30:12.340Z",
+        "duration_s": 12.34,
+        "peak_count": 2,
+        "score": 0.912,
+        "box": [1.0, 2.0, 3.5, 4.0],
+        "frame_size": [640, 480],
+        "snapshot": None,
+        "kept": False,
+    }
+    assert (records[3]["state"], records[3]["ended"]) == ("open", None)
+
+
+def test_csv_is_a_table(state: Path, visits: Visits) -> None:
+    rows = list(csv.DictReader(visits(state, "--csv").stdout.splitlines()))
+    assert tuple(rows[0]) == CSV_COLUMNS
+    assert len(rows) == 5
+    assert rows[0]["started"] == "2026-03-27T23:30:00.000Z"
+    assert (rows[0]["right_px"], rows[0]["frame_height_px"]) == ("3.5", "480")
+    assert (rows[3]["ended"], rows[0]["kept"]) == ("", "0")
+
+
+def test_a_picture_without_its_visit_has_empty_cells(tmp_path: Path, visits: Visits) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "feeder-20260328T070000.jpg").write_bytes(b"\xff\xd8 a picture \xff\xd9")
+    with closing(VisitStore(tmp_path / "visits" / "feeder.sqlite")) as store:
+        store.begin(pictures)
+    (row,) = csv.DictReader(visits(tmp_path, "--csv").stdout.splitlines())
+    assert (row["score"], row["left_px"], row["state"]) == ("", "", "cut")
+    line = visits(tmp_path).stdout
+    assert "cut off" in line
+    assert line.endswith(f"{pictures / 'feeder-20260328T070000.jpg'}\n")
+
+
+def test_favourites_are_kept_by_command(state: Path, visits: Visits) -> None:
+    name = "feeder-20260328T070000"
+    visits(state, "keep", name)
+    assert visits(state, "--kept").stdout.split()[-2:] == [name, "kept"]
+    visits(state, "keep", "--undo", name)
+    assert visits(state, "--kept").stdout == ""
+    with pytest.raises(EdgebirdError, match="there is no visit feeder-1"):
+        visits(state, "keep", "feeder-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("today", "2026-03-29T00:00:00+01:00"),
+        ("90m", "2026-03-29T08:30:00+02:00"),
+        ("24h", "2026-03-28T10:00:00+02:00"),
+        ("2w", "2026-03-15T10:00:00+02:00"),
+        ("2026-03-28", "2026-03-28T00:00:00+01:00"),
+        ("2026-03-28T08:30", "2026-03-28T08:30:00+01:00"),
+        ("2026-03-28T08:30Z", "2026-03-28T08:30:00+00:00"),
+    ],
+)
+def test_a_time_is_local_where_no_zone_is_given(text: str, moment: str) -> None:
+    now = datetime.fromisoformat("2026-03-29T10:00:00").astimezone()
+    assert parse_since(text, now) == datetime.fromisoformat(moment)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "7", "999999w", "2026-13-01", ""])
+def test_a_time_that_is_none_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(UsageError, match="24h"):
+        parse_since(text, datetime.now().astimezone())
+
+
+def test_what_the_user_and_the_service_have_stored_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    service = tmp_path / "service"
+    with pytest.raises(EdgebirdError, match="no visits are stored in"):
+        stores(None, service=service)
+    paths = [
+        tmp_path / "edgebird" / "visits" / "mine.sqlite",
+        service / "visits" / "feeder.sqlite",
+        service / "garden" / "visits" / "garden.sqlite",
+    ]
+    for path in paths:
+        VisitStore(path).close()
+    assert set(stores(None, service=service)) == set(paths)
+    assert stores(str(service), service=service) == sorted(paths[1:])
+    with pytest.raises(UsageError, match="there is no folder"):
+        stores(str(tmp_path / "none"))
+
+
+def test_hours_and_days_are_local(state: Path) -> None:
+    chosen = select_visits(stores(str(state)), camera="feeder")
+    hours = counts_by_hour(chosen)
+    assert {hour: count for hour, count in enumerate(hours) if count} == {0: 1, 8: 1, 9: 2}
+    days = counts_by_day(chosen, 31)
+    assert days == [(date(2026, 3, 28), 2), (date(2026, 3, 29), 1), (date(2026, 3, 30), 1)]
+    assert counts_by_day(chosen, 2) == days[1:]
+
+
+def test_bars_are_as_long_as_their_counts(state: Path, visits: Visits) -> None:
+    chosen = select_visits(stores(str(state)), camera="feeder")
+    lines = chart_lines(chosen, 40)
+    assert max(map(len, lines)) <= 40
+    assert len(lines) == 2 + 24 + 3 + 3
+    full, half = (next(line for line in lines if line.startswith(f"  {h}")) for h in ("09", "08"))
+    assert full.endswith(" 2")
+    assert full.count("█") == 2 * half.count("█") + half.count("▌")
+    assert lines[-1] == f"  Mon 2026-03-30  {lines[-2].split('  ')[2]}"
+    assert "█" not in "".join(chart_lines(chosen, 40, blocks=False))
+    printed = visits(state, "--chart", "--camera", "feeder").stdout
+    assert printed.startswith("visits by hour of the day\n")
+
+
+@pytest.mark.parametrize("days", [1, 31, 800])
+def test_a_plot_is_a_picture_with_a_bar_for_each_count(
+    tmp_path: Path, days: int, visits: Visits
+) -> None:
+    first = datetime(2026, 3, 1, 7, tzinfo=UTC)
+    with closing(VisitStore(tmp_path / "visits" / "feeder.sqlite")) as store:
+        store.put(
+            [visit(f"{first + timedelta(days=d):%Y-%m-%dT%H:%M:%S}") for d in range(days)], {}
+        )
+    path = tmp_path / "plot.png"
+    assert str(path) in visits(tmp_path, "--plot", str(path)).stderr
+    picture = cv2.imread(str(path))
+    assert picture.shape == (840, 1200, 3)
+    bars = (picture == (60, 130, 70)).all(axis=2)  # BGR
+    assert bars[:420].any(axis=0).sum() > 30
+    # without the last panel's gaps all days lie side by side
+    assert bars[420:].any(axis=0).sum() > 800
+
+
+def test_a_plot_that_cannot_be_written_or_is_no_png_says_so(
+    state: Path, tmp_path: Path, visits: Visits
+) -> None:
+    chosen = select_visits(stores(str(state)))
+    with pytest.raises(OutputError, match="cannot write"):
+        write_plot(chosen, tmp_path / "none" / "plot.png")
+    with pytest.raises(UsageError, match="PNG"):
+        visits(state, "--plot", "plot.jpg")
+    with pytest.raises(UsageError, match="one of"):
+        visits(state, "--csv", "--json")
+
+
+def test_a_year_is_stored_in_little_room_and_listed_soon(tmp_path: Path) -> None:
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    path = tmp_path / "visits" / "feeder.sqlite"
+    with closing(VisitStore(path)) as store:
+        store.put(
+            [visit(f"{start + timedelta(minutes=9 * n):%Y-%m-%dT%H:%M:%S}") for n in range(20_000)],
+            {},
+        )
+    assert os.path.getsize(path) < 20_000 * 250  # 20 MB hold more than 80,000
+    began_s = time.process_time()
+    assert len(select_visits([path])) == 20_000
+    assert time.process_time() - began_s < 5
