@@ -32,6 +32,7 @@ from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, scan_pictures
 from edgebird.pipeline import Senses, Summary, run
 from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
+from edgebird.service import Service
 from edgebird.sinks import Sink
 from edgebird.sinks.mqtt import MqttSink
 from edgebird.snapshots import Snapshots
@@ -58,6 +59,7 @@ def detect_on_camera(
     *,
     max_frames: int | None = None,
     camera: Camera | None = None,
+    wait_for_camera: bool = False,
 ) -> None:
     """Find, follow and report birds until the source ends or SIGINT or SIGTERM comes.
 
@@ -68,6 +70,7 @@ def detect_on_camera(
         summary: filled in as frames are processed.
         max_frames: stop after so many.
         camera: in place of the one that the settings describe.
+        wait_for_camera: a live camera that is not there yet is waited for.
 
     Raises:
         EdgebirdError: see `edgebird.errors`.
@@ -82,13 +85,17 @@ def detect_on_camera(
     snapshots = None if save is None else Snapshots(save, keep_mb=config.output.keep_mb)
     if camera is None:
         settings = camera_settings(config.camera)
-        camera = open_camera(source, fps=config.camera.fps, settings=settings)
+        camera = open_camera(
+            source, fps=config.camera.fps, settings=settings, required=not wait_for_camera
+        )
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(camera))
         cleanup.enter_context(_closed_by_signals(camera))
         if broker is not None:
             mqtt_sink = _mqtt_sink(config, broker, name, model, controls)
             sinks = [*sinks, cleanup.enter_context(closing(mqtt_sink))]
+        # opened last and so closed first: systemd hears of the end before the others take time
+        service = cleanup.enter_context(closing(Service()))
         live = camera if isinstance(camera, LiveCamera) else None
         total = camera.frame_count
         if total and max_frames:
@@ -109,7 +116,8 @@ def detect_on_camera(
             tracker=Tracker(_settings(TrackerSettings, config.tracker)),
             visits=Visits(name, _settings(VisitSettings, config.visits)),
             snapshots=snapshots,
-            sinks=sinks,
+            sinks=[*sinks, service],
+            service=service,
             summary=summary,
             max_frames=max_frames,
             on_frame=cleanup.enter_context(progress(total or 0)),
