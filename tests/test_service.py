@@ -115,10 +115,10 @@ def test_the_status_is_a_sentence_and_sent_when_it_changes(manager: Manager) -> 
     service.emit(visit_changed(1))
     service.emit(visit_changed(1, "end"))
     for _ in "12":
-        service.emit(Health("cam", 0.0, fps=9.84))
-    service.emit(Health("cam", 0.0, fps=9.84, dark=True))
-    service.emit(Health("cam", 0.0, fps=9.84, faults=("blurred",)))
-    service.emit(Health("cam", 0.0, fps=0.0, faults=("lost",), last_error="unplugged"))
+        service.emit(Health(camera="cam", utc_s=0.0, fps=9.84))
+    service.emit(Health(camera="cam", utc_s=0.0, fps=9.84, dark=True))
+    service.emit(Health(camera="cam", utc_s=0.0, fps=9.84, faults=("blurred",)))
+    service.emit(Health(camera="cam", utc_s=0.0, fps=0.0, faults=("lost",), last_error="unplugged"))
     service.close()
     service.close()
     assert manager.lines() == [
