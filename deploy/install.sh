@@ -159,7 +159,7 @@ install_packages() {
     fi
     before=$(mktemp)
     dpkg-query -W -f '${Package}\n' | sort -u >"$before"
-    apt_get install --no-install-recommends "${missing[@]}" || {
+    apt_get install --no-install-recommends "${missing[@]}" 2>/dev/null || {
         apt_get update || say "the list of packages could not be brought up to date"
         apt_get install --no-install-recommends "${missing[@]}" ||
             fail "cannot install ${missing[*]}; without a network, install them before"
@@ -449,6 +449,7 @@ main() {
     parse "$@"
     [ "$(id -u)" = 0 ] || [ -n "$dry_run" ] || fail "this changes the system: run it with sudo"
     umask 022
+    cd /
     trap clean_up EXIT
     if [ -z "$dry_run" ]; then
         exec 9>/run/lock/edgebird-install
