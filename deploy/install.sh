@@ -44,7 +44,7 @@ UNIT_DIR=/etc/systemd/system
 COMMAND=/usr/local/bin/edgebird
 PACKAGES_ADDED=$HOME_DIR/packages-added
 # Two versions beside each other while one is replaced, and what is downloaded.
-NEEDED_MB=900
+NEEDED_MB=700
 
 camera='' mqtt='' wheels='' start=yes dry_run='' uninstall='' purge=''
 new=''
@@ -283,12 +283,13 @@ wanted_units() {
         say edgebird.service
 }
 
+# start_units start|restart: a service that runs already is left alone by start
 start_units() {
     local unit
     for unit in $(wanted_units); do
         systemctl enable --quiet "$unit"
         systemctl reset-failed "$unit" 2>/dev/null || true
-        systemctl restart "$unit" || return 1
+        systemctl "$1" "$unit" || return 1
     done
 }
 
@@ -342,7 +343,7 @@ make_user() {
 # --- the two ways -----------------------------------------------------------------------------
 
 install_all() {
-    local before='' packages=(python3-venv) old
+    local before='' packages=(python3-venv) old verb=restart
     check_machine
     if on_a_pi; then
         packages+=(python3-picamera2)
@@ -364,12 +365,13 @@ install_all() {
         run systemctl restart "$(wanted_units)"
     else
         step "starting the service"
-        if ! start_units; then
+        [ -n "$new" ] || verb=start
+        if ! start_units "$verb"; then
             systemctl status --no-pager --lines 8 "$(wanted_units | head -n 1)" || true
             if [ -n "$new" ] && [ -n "$before" ]; then
                 say "the new version does not start: back to the one before"
                 switch_to "$before"
-                start_units || true
+                start_units restart || true
                 fail "the version before was put back; the messages above say why the new one failed"
             fi
             fail "the service does not start: see above, correct $SETTINGS, and then" \
