@@ -433,10 +433,9 @@ remove_all() {
         say "with --uninstall --purge they go, too"
     fi
     if [ -n "$added" ]; then
-        # apt knows whether something else needs them by now
-        # shellcheck disable=SC2086  # a list of names
-        run apt-mark -qq auto $added >/dev/null
-        say "packages that were installed for it go with: sudo apt autoremove"
+        # something else may need them by now: apt shows what else would go, and asks
+        say "distribution packages that were installed for it go with:"
+        say "  sudo apt-get purge $added"
     fi
 }
 
