@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+from test_mqtt import visit_changed
 
 from edgebird import logs
+from edgebird.sinks.console import ConsoleSink
 
 
 @pytest.fixture(autouse=True)
@@ -170,20 +172,24 @@ def edgebird(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(arguments, done.returncode, reader.read())
 
 
-def test_under_systemd_visits_and_messages_have_no_time_of_their_own() -> None:
-    done = edgebird("detect", "--source", "demo:?seconds=9&fps=3&pace=0")
+def test_under_systemd_what_was_done_has_its_priority() -> None:
+    done = edgebird("detect", "--source", "demo:?seconds=9&fps=5&pace=0", "--max-frames", "1")
     assert done.returncode == 0
-    start, end, summary = done.stdout.splitlines()
-    assert start.startswith("demo  bird arrived")
-    assert end.startswith("demo  visit over")
-    assert summary.startswith("<6>done: 27 frames, 1 visit")
+    assert done.stdout.startswith("<6>done: 1 frame, 0 visits")
+
+
+@pytest.mark.parametrize(("times", "start"), [(False, "Feeder 0  bird"), (True, r"..:..:..  F")])
+def test_visits_need_no_time_where_the_journal_has_it(times: bool, start: str) -> None:
+    stream = io.StringIO()
+    ConsoleSink(stream, times=times).emit(visit_changed(1))
+    assert re.match(start, stream.getvalue())
 
 
 def test_an_error_has_its_priority_and_its_exit_code() -> None:
-    done = edgebird("detect", "--camera", "/dev/video97")
+    done = edgebird("detect", "--source", "missing.avi")
     assert done.returncode == 3
     [line] = done.stdout.splitlines()
-    assert line.startswith("<3>camera /dev/video97: there is no")
+    assert line.startswith("<3>there is no file or folder 'missing.avi'")
 
 
 @pytest.mark.parametrize("arguments", [("detect", "--source", "missing"), ("detect", "-x")])
