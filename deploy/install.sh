@@ -299,7 +299,8 @@ start_units() {
 quoted() { python3 -c 'import json, sys; print(json.dumps(sys.argv[1], ensure_ascii=False))' "$1"; }
 
 write_settings() {
-    run install -d -m 0750 -o root -g edgebird $SETTINGS_DIR
+    # what is added here belongs to the group too, so that the service can read it
+    run install -d -m 2750 -o root -g edgebird $SETTINGS_DIR
     if [ -e $SETTINGS ]; then
         step "settings: $SETTINGS stays as it is"
         [ -z "$camera$mqtt" ] || say "   (--camera and --mqtt were not written to it)"

@@ -36,6 +36,8 @@ NOT_COMPARED = [
     *("var/log/wtmp", "var/log/btmp", "var/log/lastlog", "var/log/faillog"),
     *("var/cache/apt", "var/cache/debconf", "var/cache/ldconfig"),
     *("var/lib/apt", "var/lib/dpkg", "var/lib/systemd"),
+    # made by the distribution's netbase, which Python depends on, and left behind by it
+    "etc/hosts",
     *("etc/ssl", "etc/pip.conf", "etc/resolv.conf"),
 ]
 
@@ -351,9 +353,8 @@ def faults(machine: Machine, alerts: Alerts) -> None:
     alerts.next_s()
     say("with a password file: handed over; no rights, system calls filtered")
 
-    shutil.copyfile(settings, settings.with_name("front.toml"))
+    machine.run("cp", "/etc/edgebird/edgebird.toml", "/etc/edgebird/front.toml")
     change(settings.with_name("front.toml"), "[camera]", '[camera]\nname = "front"')
-    shutil.chown(settings.with_name("front.toml"), group=settings.stat().st_gid)
     check(machine.run("systemctl", "start", "edgebird@front").returncode == 0, "a second camera")
     folder = machine.root / "var/lib/edgebird/front"
     eventually(lambda: any(folder.rglob("*.sqlite")), f"its alerts wait in {folder}")

@@ -22,7 +22,7 @@ Version = Literal["3.1.1", "5"]
 DEFAULT_PORT = 1883
 _PORTS: dict[str, int] = {"mqtt": DEFAULT_PORT, "mqtts": 8883, "ws": 80, "wss": 443}
 _WEBSOCKET_PATH = "/mqtt"
-_CREDENTIAL = "mqtt-password"  # as in LoadCredential=mqtt-password:/etc/edgebird/password
+_CREDENTIAL = "mqtt-password"  # as in LoadCredential=mqtt-password:/etc/edgebird/mqtt-password
 
 
 @dataclass(frozen=True, slots=True)
