@@ -11,7 +11,7 @@ edgebird. To be run on any Linux machine that has a network and the board's vers
 
   DISTRIBUTION  of the board: bookworm (Python 3.11) or trixie (Python 3.13)
   ARCHITECTURE  of the board: aarch64 (default; a Raspberry Pi) or x86_64
-  FOLDER        default: edgebird-DISTRIBUTION-ARCHITECTURE, beside this folder
+  FOLDER        default: edgebird-DISTRIBUTION-ARCHITECTURE, in the current folder
   --dry-run     only find out which packages would be taken
 
 The board itself still needs python3-venv, and a Raspberry Pi for its ribbon camera
@@ -61,7 +61,7 @@ aarch64 | x86_64) ;;
 *) fail "unknown architecture $architecture: aarch64 or x86_64 (there is no interpreter for others)" ;;
 esac
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-folder=${3-$source/edgebird-$distribution-$architecture}
+folder=${3-edgebird-$distribution-$architecture}
 python=$(find_python $version)
 
 work=$(mktemp -d)

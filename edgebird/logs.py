@@ -174,5 +174,5 @@ def _priority(level: int) -> int:
 def _log_unexpected(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> Any:
-    if error is not None:
+    if error is not None and not isinstance(error, SystemExit):
         log.critical("unexpected error: %r", error, exc_info=(kind, error, trace))
