@@ -30,7 +30,7 @@ from edgebird.mqtt.address import BrokerAddress
 PROJECT = Path(__file__).parents[1]
 # What a system changes by itself, what apt keeps for itself, and what the drill brought along.
 NOT_COMPARED = [
-    *("dev", "proc", "sys", "run", "tmp", "root", "var/tmp"),
+    *("dev", "proc", "sys", "run", "tmp", "root", "srv", "var/tmp"),
     *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/ld.so.cache"),
     *("var/log/journal", "var/log/apt", "var/log/dpkg.log", "var/log/alternatives.log"),
     *("var/log/wtmp", "var/log/btmp", "var/log/lastlog", "var/log/faillog"),
@@ -89,8 +89,8 @@ class Machine:
         return bool(self._leader)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        enter = ["nsenter", f"--target={self._leader}", "--all", "env", "-i", "-C", "/root"]
-        enter += ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
+        enter = ["nsenter", f"--target={self._leader}", "--all", "env", "-i", "-C", "/srv"]
+        enter += ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/srv"]
         enter += ["LANG=C.UTF-8"]
         return subprocess.run(
             [*enter, *command],
@@ -110,7 +110,7 @@ class Machine:
     def install(self, *options: str, code: int = 0) -> tuple[str, float]:
         """Run install.sh; what it said and how long it took."""
         started_s = time.monotonic()
-        done = self.run("/root/edgebird/deploy/install.sh", *options)
+        done = self.run("/srv/edgebird/deploy/install.sh", *options)
         check(done.returncode == code, f"install.sh: exit code {done.returncode}\n{done.stdout}")
         return done.stdout, time.monotonic() - started_s
 
@@ -215,7 +215,7 @@ def received_mb() -> float:
 
 def ribbon_camera(machine: Machine) -> None:
     """As on a Raspberry Pi: its package python3-picamera2, here an empty one, brings numpy."""
-    package = machine.root / "root/package"
+    package = machine.root / "srv/package"
     (package / "DEBIAN").mkdir(parents=True)
     (package / "DEBIAN/control").write_text(
         "Package: python3-picamera2\nVersion: 0\nArchitecture: all\nMaintainer: a drill\n"
@@ -277,7 +277,7 @@ def updates(machine: Machine, alerts: Alerts) -> None:
     say(f"run again: {again_s:.1f} s")
     check(again_s < 20, "running it again takes less than 20 s")
 
-    project = machine.root / "root/edgebird"
+    project = machine.root / "srv/edgebird"
     change(project / "edgebird/__init__.py", '"""\n', '"""\n\n# a new version\n')
     _, update_s = machine.install()
     check(machine.current() != before, "a new version, so a new environment")
@@ -363,7 +363,7 @@ def faults(machine: Machine, alerts: Alerts) -> None:
 
 def drill(root: Path, bundle: str, ribbon: bool) -> None:
     lend(root)
-    project = root / "root/edgebird"
+    project = root / "srv/edgebird"
     if bundle:
         shutil.copytree(bundle, project)
     else:
