@@ -312,7 +312,8 @@ write_settings() {
             camera=picamera2
         fi
     fi
-    step "settings: $SETTINGS, camera $camera"
+    # a stream's address may hold a password
+    step "settings: $SETTINGS, camera ${camera##*@}"
     {
         say "# Settings of edgebird. What there is: $HOME_DIR/current/lib/python3*/site-packages/edgebird/config.py"
         say "# After a change: sudo systemctl restart edgebird"

@@ -130,7 +130,8 @@ def changed_places() -> list[float | None]:
 @needs_apt
 def test_a_dry_run_tells_what_it_would_do_and_does_nothing() -> None:
     before = changed_places()
-    done = run(INSTALL, "--dry-run", "--camera", "demo:", "--mqtt", "mqtt://me:secret@broker")
+    urls = ("rtsp://me:secret@camera/1", "mqtt://me:secret@broker")
+    done = run(INSTALL, "--dry-run", "--camera", urls[0], "--mqtt", urls[1])
     assert done.returncode == 0, done.stderr
     assert changed_places() == before
     for word in ("/etc/edgebird/edgebird.toml", "-m venv", "edgebird@.service"):
