@@ -18,6 +18,7 @@ import click
 import msgspec
 
 import edgebird
+from edgebird import logs
 from edgebird.config import Config, MqttSection, load_config, overruled
 from edgebird.errors import BrokerError, ConfigError, EdgebirdError, UsageError
 
@@ -46,10 +47,13 @@ def main() -> NoReturn:
     try:
         cli.main(prog_name="edgebird", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if logs.is_json():
+            log.error("%s", error.format_message())
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except EdgebirdError as error:
-        click.echo(f"edgebird: {error}", err=True)
+        log.error("%s", error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -65,7 +69,12 @@ def main() -> NoReturn:
     epilog=EXIT_CODES,
 )
 @click.version_option(edgebird.__version__, prog_name="edgebird")
-def cli() -> None:
+@click.option(
+    "--log-json",
+    is_flag=True,
+    help="Messages on standard error as one JSON object a line. Stands before the command.",
+)
+def cli(log_json: bool) -> None:
     """Watches a bird feeder: camera in, birds found on this machine, alerts out over MQTT.
 
     \b
@@ -74,8 +83,7 @@ def cli() -> None:
     On a camera:               edgebird detect --camera 0 --mqtt mqtt://broker.local
     Read the alerts:           edgebird watch --mqtt mqtt://broker.local
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO)
+    logs.set_up(as_json=log_json)
 
 
 MQTT = click.option(
@@ -156,6 +164,11 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
     "--save", metavar="FOLDER", help="Keep annotated pictures: of each visit, or of each picture."
 )
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after so many frames.")
+@click.option(
+    "--wait-for-camera",
+    is_flag=True,
+    help="Wait for a camera that is not there yet, in place of giving up: for a service.",
+)
 @click.option("--sequence", is_flag=True, help="A folder's pictures are the frames of one camera.")
 @click.option(
     "--fps",
@@ -175,6 +188,7 @@ def detect(
     as_json: bool,
     save: str | None,
     max_frames: int | None,
+    wait_for_camera: bool,
     sequence: bool,
     fps: float | None,
     config_path: Path | None,
@@ -222,14 +236,26 @@ def detect(
     from edgebird.sinks.console import ConsoleSink
     from edgebird.sinks.jsonl import JsonLinesSink
 
-    sink = JsonLinesSink(sys.stdout) if as_json else ConsoleSink(sys.stdout)
+    sink = (
+        JsonLinesSink(sys.stdout)
+        if as_json
+        else ConsoleSink(sys.stdout, times=not logs.is_journal(sys.stdout))
+    )
     summary = Summary()
     again = None if config_path is None else load
     try:
-        detect_on_camera(config, [sink], _progress_bar, summary, max_frames=max_frames, load=again)
+        detect_on_camera(
+            config,
+            [sink],
+            _progress_bar,
+            summary,
+            max_frames=max_frames,
+            load=again,
+            wait_for_camera=wait_for_camera,
+        )
     finally:
         if summary.frames:
-            click.echo(f"done: {summary}", err=True)
+            log.info("done: %s", summary)
 
 
 def _detect_in_pictures(config: Config, as_json: bool, max_frames: int | None) -> None:
@@ -256,7 +282,7 @@ def _detect_in_pictures(config: Config, as_json: bool, max_frames: int | None) -
         detect_in_pictures(config, show, _progress_bar, max_pictures=max_frames)
     finally:
         if pictures:
-            click.echo(f"done: {_count(pictures, 'picture')}, {_count(birds, 'bird')}", err=True)
+            log.info("done: %s, %s", _count(pictures, "picture"), _count(birds, "bird"))
 
 
 def _picture_line(result: PictureResult) -> str:

@@ -37,6 +37,7 @@ from edgebird.pictures import PictureResult, scan_pictures
 from edgebird.pipeline import Senses, Summary, run
 from edgebird.reload import Reload
 from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
+from edgebird.service import Service
 from edgebird.sinks import Sink
 from edgebird.sinks.mqtt import MqttSink
 from edgebird.sinks.store import StoreSink
@@ -67,6 +68,7 @@ def detect_on_camera(
     max_frames: int | None = None,
     camera: Camera | None = None,
     load: Callable[[], Config] | None = None,
+    wait_for_camera: bool = False,
 ) -> None:
     """Find, follow and report birds until the source ends or SIGINT or SIGTERM comes.
 
@@ -78,6 +80,7 @@ def detect_on_camera(
         max_frames: stop after so many.
         camera: in place of the one that the settings describe; its visits are not remembered.
         load: reads the settings again, for changes while it runs; see `Reload`.
+        wait_for_camera: a live camera that is not there yet is waited for.
 
     Raises:
         EdgebirdError: see `edgebird.errors`.
@@ -94,7 +97,9 @@ def detect_on_camera(
     remember = camera is None
     if camera is None:
         settings = camera_settings(config.camera)
-        camera = open_camera(source, fps=config.camera.fps, settings=settings)
+        camera = open_camera(
+            source, fps=config.camera.fps, settings=settings, required=not wait_for_camera
+        )
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(camera))
         cleanup.enter_context(_closed_by_signals(camera))
@@ -102,6 +107,8 @@ def detect_on_camera(
         if broker is not None:
             mqtt_sink = _mqtt_sink(config, broker, name, model, controls)
             sinks = [*sinks, cleanup.enter_context(closing(mqtt_sink))]
+        # opened last and so closed first: systemd hears of the end before the others take time
+        service = cleanup.enter_context(closing(Service()))
         live = camera if isinstance(camera, LiveCamera) else None
         total = camera.frame_count
         if remember and total is None:
@@ -150,7 +157,8 @@ def detect_on_camera(
             tracker=tracker,
             visits=visits,
             snapshots=snapshots,
-            sinks=sinks,
+            sinks=[*sinks, service],
+            service=service,
             summary=summary,
             max_frames=max_frames,
             reload=reload,

@@ -16,6 +16,7 @@ from edgebird.faults import FaultWatch
 from edgebird.health import HealthReporter
 from edgebird.motion import Motion, MotionGate, small_luma
 from edgebird.schedule import RegionPlan
+from edgebird.service import Service
 from edgebird.sinks import Sink
 from edgebird.snapshots import Snapshots
 from edgebird.structures import (
@@ -78,6 +79,7 @@ def run(
     zones: Zones | None = None,
     senses: Senses | None = None,
     health: HealthReporter | None = None,
+    service: Service | None = None,
     max_frames: int | None = None,
     reload: Callable[[], None] = lambda: None,
     on_frame: Callable[[], None] = lambda: None,
@@ -113,6 +115,8 @@ def run(
     blind = dark = False
     try:
         for frame in camera.frames():
+            if service:
+                service.alive(frame)
             reload()
             if isinstance(frame, Silence):
                 tell_visits(visits.pass_time(frame.monotonic_s))

@@ -307,6 +307,8 @@ def test_the_password_comes_from_a_file_the_url_the_environment_or_systemd(tmp_p
     assert who(settings(user="set"), everything) == ("set", "from environment")
     assert who(settings(), everything) == ("env", "from environment")
     assert who(settings(user="set"), systemd) == ("set", "from systemd")
+    (tmp_path / "mqtt-password").write_text("\n")  # what the unit has where there is no file
+    assert who(settings(user="set"), systemd) == ("set", None)
     assert who(settings(), {}) == (None, None)
 
 

@@ -168,7 +168,7 @@ def test_pictures_keep_to_another_limit_from_the_next_one_on(tmp_path: Path) -> 
     snapshots = Snapshots(tmp_path)
     replay(FakeCamera([BIRD] * 3), snapshots=snapshots)
     assert old.exists()
-    snapshots.limit(0.5)
+    snapshots.limit(keep_mb=0.5, reserve_mb=0, write_mb_per_day=None)
     replay(FakeCamera([BIRD] * 3), snapshots=snapshots)
     assert not old.exists()
 
@@ -194,7 +194,7 @@ def test_every_part_gets_its_new_settings(tmp_path: Path, monkeypatch: pytest.Mo
 
     limits: list[float] = []
     monkeypatch.setattr(detect, "run", run_once)
-    monkeypatch.setattr(Snapshots, "limit", lambda self, keep_mb: limits.append(keep_mb))
+    monkeypatch.setattr(Snapshots, "limit", lambda self, **new: limits.append(new["keep_mb"]))
     config = overruled(Config(), camera={"source": "x"}, output={"save": str(tmp_path)})
     camera = FakeCamera([])
     detect.detect_on_camera(

@@ -43,7 +43,11 @@ class Camera(Protocol):
 
 
 def open_camera(
-    source: str, *, fps: float | None = None, settings: CameraSettings | None = None
+    source: str,
+    *,
+    fps: float | None = None,
+    settings: CameraSettings | None = None,
+    required: bool = True,
 ) -> Camera:
     """Open the camera that ``source`` describes.
 
@@ -55,6 +59,7 @@ def open_camera(
         fps: at most so many frames a second of a live camera (default 10), given to pictures
             (default 5) and to the demo (default 10); videos keep their own rate.
         settings: for live cameras; ``fps`` overrules theirs.
+        required: a live camera has to be there now; otherwise one that is not is waited for.
 
     Raises:
         UsageError: no backend knows this form of source, or an option in it does not fit.
@@ -65,14 +70,14 @@ def open_camera(
     if _is_device(source):
         from edgebird.camera.opencv import open_device
 
-        return open_device(source, settings)
+        return open_device(source, settings, required=required)
     name, colon, rest = source.partition(":")
     if name == "picamera2":
         from edgebird.camera.picamera import open_picamera
 
         if colon and not rest.isdecimal():
             raise UsageError(f"camera {source!r}: give a number after the colon, as in picamera2:1")
-        return open_picamera(int(rest or 0), settings)
+        return open_picamera(int(rest or 0), settings, required=required)
     if name == "demo" and colon:
         return _open_demo(source, rest, fps)
     if (scheme := _scheme(source)) is not None:
@@ -80,7 +85,7 @@ def open_camera(
             raise UsageError(f"unknown kind of source {scheme}://; use {_FORMS}")
         from edgebird.camera.opencv import open_stream
 
-        return open_stream(source, settings)
+        return open_stream(source, settings, required=required)
     return _open_files(source, fps)
 
 

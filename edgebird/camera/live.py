@@ -52,12 +52,14 @@ class LiveCamera:
         arguments: its keyword arguments; they travel as JSON.
         source: the camera's name for logs and frames, without credentials.
         patience: time-outs.
+        required: the camera has to be there now; otherwise one that is not counts as lost, and is
+            waited for.
 
     Attributes:
         dropped: pictures that were replaced by a newer one before anybody asked for them.
 
     Raises:
-        CameraError: the camera cannot be opened, or opens but gives no picture.
+        CameraError: a required camera cannot be opened, or opens but gives no picture.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class LiveCamera:
         *,
         source: str,
         patience: Patience | None = None,
+        required: bool = True,
     ) -> None:
         self.source = source
         self.dropped = 0
@@ -77,7 +80,7 @@ class LiveCamera:
         self._iterating = False
         self._reader = _Reader(self._command)
         try:
-            self._first: Picture | None = self._wait_for_first()
+            self._first: Picture | None = self._wait_for_first() if required else None
         except BaseException:
             self.close()
             raise
@@ -208,6 +211,8 @@ class _Reader:
             # Ctrl-C is for us, who end it in order
             process_group=0,
             env={
+                # a camera that is away would have it tell so each time it is opened
+                "LIBCAMERA_LOG_LEVELS": "*:ERROR",
                 **os.environ,
                 "OPENBLAS_NUM_THREADS": "1",
                 "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "4",

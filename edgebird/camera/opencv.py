@@ -24,27 +24,32 @@ _STREAM_TIMEOUT_MS = 8000
 _STREAM_PATIENCE = Patience(open_s=2.5 * _STREAM_TIMEOUT_MS / 1000, read_s=10.0)
 
 
-def open_device(source: str, settings: CameraSettings) -> LiveCamera:
+def open_device(source: str, settings: CameraSettings, *, required: bool = True) -> LiveCamera:
     """Open a V4L2 camera by number, path, or name below /dev/v4l/by-id.
 
     Raises:
-        CameraError: there is no such device, or it cannot be used.
+        CameraError: there is no such device, or it cannot be used, and it is required now.
     """
     arguments = {"source": source, "settings": asdict(settings)}
-    return LiveCamera(f"{__name__}:device_capture", arguments, source=source)
+    return LiveCamera(f"{__name__}:device_capture", arguments, source=source, required=required)
 
 
-def open_stream(url: str, settings: CameraSettings) -> LiveCamera:
+def open_stream(url: str, settings: CameraSettings, *, required: bool = True) -> LiveCamera:
     """Open a network stream; RTSP goes over TCP.
 
     Raises:
-        CameraError: nothing answers at the address, or it is not a video stream.
+        CameraError: nothing answers at the address, or it is not a video stream, and it is
+            required now.
     """
     arguments = {"url": url, "settings": asdict(settings)}
     # "user:password@" is what FFmpeg wants, but nothing else may see it
     name = redact_url(url)
     return LiveCamera(
-        f"{__name__}:stream_capture", arguments, source=name, patience=_STREAM_PATIENCE
+        f"{__name__}:stream_capture",
+        arguments,
+        source=name,
+        patience=_STREAM_PATIENCE,
+        required=required,
     )
 
 

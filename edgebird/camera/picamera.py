@@ -30,6 +30,7 @@ def open_picamera(
     settings: CameraSettings | None = None,
     *,
     opener: str = f"{__name__}:picamera_capture",
+    required: bool = True,
 ) -> LiveCamera:
     """Open a ribbon camera.
 
@@ -37,12 +38,13 @@ def open_picamera(
         number: which camera, as ``rpicam-hello --list-cameras`` counts them.
         settings: what is asked of it; 1280 x 720 pixels without a size.
         opener: stands in for `picamera_capture` in tests, see `LiveCamera`.
+        required: the camera has to be there now.
 
     Raises:
-        CameraError: picamera2 is not installed, or the camera cannot be used.
+        CameraError: picamera2 is not installed, or the camera cannot be used, and it is required.
     """
     arguments = {"number": number, "settings": asdict(settings or CameraSettings())}
-    return LiveCamera(opener, arguments, source=f"picamera2:{number}")
+    return LiveCamera(opener, arguments, source=f"picamera2:{number}", required=required)
 
 
 def picamera_capture(number: int, settings: dict[str, Any]) -> PicameraCapture:

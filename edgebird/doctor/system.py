@@ -22,7 +22,7 @@ _GB, _MB = 1e9, 1e6
 _LITTLE_MEMORY_MB = 60
 _HOT_C, _TOO_HOT_C = 75.0, 84.0
 _WEAK_SIGNAL_DBM = -75
-_FULL_MB, _RESERVE_MB = 50, 200
+_FULL_MB = 50
 # Cards of 32 GB last for some 10 TB.
 _MUCH_WRITTEN_GB_PER_DAY = 10.0
 _WORN = 9  # in tenths of an eMMC's expected life
@@ -117,7 +117,7 @@ def _room(installation: Installation, folder: Path, place: Path) -> Check:
         wanted_mb = max(0.0, output.keep_mb - _used_mb(folder))
     if free_mb < _FULL_MB:
         return Check("fail", f"{found}: full", "delete what you can spare; `sudo apt clean` helps")
-    if free_mb < wanted_mb + _RESERVE_MB:
+    if free_mb < wanted_mb + output.reserve_mb:
         return Check(
             "warn",
             f"{found}, pictures may still take {wanted_mb / 1000:.1f} GB",

@@ -22,7 +22,7 @@ Version = Literal["3.1.1", "5"]
 DEFAULT_PORT = 1883
 _PORTS: dict[str, int] = {"mqtt": DEFAULT_PORT, "mqtts": 8883, "ws": 80, "wss": 443}
 _WEBSOCKET_PATH = "/mqtt"
-_CREDENTIAL = "mqtt-password"  # as in LoadCredential=mqtt-password:/etc/edgebird/password
+_CREDENTIAL = "mqtt-password"  # as in LoadCredential=mqtt-password:/etc/edgebird/mqtt-password
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,9 @@ def broker_address(
     password = password or environment.get("EDGEBIRD_MQTT_PASSWORD") or None
     if password is None and (folder := environment.get("CREDENTIALS_DIRECTORY")):
         credential = Path(folder) / _CREDENTIAL
-        password = _first_line(credential) if credential.exists() else None
+        # the unit's default, for brokers without passwords, is an empty line
+        if credential.exists() and credential.stat().st_size > 1:
+            password = _first_line(credential)
     if (settings.ca_file or settings.cert_file) and not address.encrypted:
         raise UsageError(
             "[mqtt] certificates are set but the URL is not encrypted: write mqtts:// or wss://"

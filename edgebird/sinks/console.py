@@ -13,10 +13,12 @@ class ConsoleSink:
 
     Args:
         stream: written to and flushed, not closed.
+        times: begin each line with the time of day.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, times: bool = True) -> None:
         self._stream = stream
+        self._times = times
 
     def emit(self, event: Event) -> None:
         """Write a visit's line.
@@ -29,7 +31,7 @@ class ConsoleSink:
             utc_s = visit.started_utc_s if visit.ended_utc_s is None else visit.ended_utc_s
             line = visit_line(
                 event.kind,
-                datetime.fromtimestamp(utc_s, UTC),
+                datetime.fromtimestamp(utc_s, UTC) if self._times else None,
                 visit.camera,
                 duration_s=visit.duration_s,
                 peak_count=visit.peak_count,
@@ -45,7 +47,7 @@ class ConsoleSink:
 
 def visit_line(
     kind: Literal["start", "end"],
-    moment: datetime,
+    moment: datetime | None,
     place: str,
     *,
     duration_s: float,
@@ -53,8 +55,8 @@ def visit_line(
     score: float,
     snapshot: str | None,
 ) -> str:
-    """One line that tells of a visit's start or end, in local time."""
-    line = f"{moment.astimezone():%H:%M:%S}  {place}  "
+    """One line that tells of a visit's start or end, in local time; None leaves the time out."""
+    line = f"{place}  " if moment is None else f"{moment.astimezone():%H:%M:%S}  {place}  "
     if kind == "start":
         return line + f"bird arrived (score {score:.2f})"
     birds = "1 bird" if peak_count == 1 else f"{peak_count} birds"
