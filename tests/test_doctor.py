@@ -208,7 +208,7 @@ def test_a_disk_that_fills(
 
 def test_pictures_that_are_there_need_no_more_room(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(bytes(2_000_000))
-    pi = machine(tmp_path / "pi", statvfs=disk_of(300e6))
+    pi = machine(tmp_path / "pi", statvfs=disk_of(400e6))
     for keep_mb, state in ((101.0, "ok"), (103.0, "warn")):
         output = {"save": str(tmp_path), "keep_mb": keep_mb}
         assert system.disk(installed(pi, output=output)).state == state
