@@ -62,7 +62,7 @@ class Service:
         """Turn visits and health into the line that ``systemctl status`` shows."""
         if isinstance(event, VisitChanged):
             self._visits += event.kind == "start"
-        elif isinstance(event, Health):
+        elif isinstance(event, Health) and self._ready:
             self._say(self._health_text(event))
 
     def close(self) -> None:
