@@ -359,8 +359,8 @@ def mine(run: Path, score: float) -> None:
 def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
     """Measure the float and the int8 model on val, val-small, nestbox and empty-hard, or on own.
 
-    Uses the runtime's own detector code. Chooses the default threshold on val and own (never on
-    nestbox) and writes the figures into the card in the run's folder.
+    Uses the runtime's own detector code. Chooses the default threshold on val, empty-hard and own
+    (never on nestbox) and writes the figures into the card in the run's folder.
     """
     weights, tflite = _weights(run), _tflite(run)
     origin, sources = _sources_of(run, data)

@@ -213,10 +213,11 @@ def evaluate_models(
 ) -> ModelCard:
     """Measure the float and the int8 model and write the figures into the int8 model's card.
 
-    The threshold is the lowest at which at most ``flagged_share`` of the empty pictures of ``own``
-    and ``val`` are flagged by the int8 model. A few dozen empty pictures cannot vouch for a low
-    one: where the training started from a model with a ``start_threshold``, it is not below that,
-    unless one at which more of the ``own`` birds are found is better there (`best_threshold`).
+    The threshold is the lowest at which at most ``flagged_share`` of the empty pictures of ``own``,
+    ``val`` and ``empty-hard`` are flagged by the int8 model. A few dozen empty pictures cannot
+    vouch for a low one: where the training started from a model with a ``start_threshold``, it is
+    not below that, unless one at which more of the ``own`` birds are found is better there
+    (`best_threshold`).
 
     Returns:
         The card as written.
@@ -235,7 +236,7 @@ def evaluate_models(
         }
         for dataset in sets
     }
-    chosen_on = [name for name in ("own", "val") if name in judged]
+    chosen_on = [name for name in ("own", "val", "empty-hard") if name in judged]
     threshold = quietest_threshold([judged[name]["int8"] for name in chosen_on], flagged_share)
     if start_threshold is not None and "own" in judged:
         trusted = min(start_threshold, best_threshold(judged["own"]["int8"]))

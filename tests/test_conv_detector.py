@@ -9,6 +9,7 @@ from edgebird.detector.conv import ConvDetector, decode_map
 from edgebird.model import InputScaling, ModelCard
 from edgebird.structures import Image
 from edgebird.testing import FakeInterpreter
+from edgebird.tiles import Region
 
 
 def card() -> ModelCard:
@@ -81,6 +82,22 @@ def test_boxes_end_at_the_frame() -> None:
     found = ConvDetector(FakeInterpreter(), card()).detect(scene((5, 5)), threshold=0.5)
     assert (found.xyxy >= 0).all()
     assert (found.xyxy <= [128, 96, 128, 96]).all()
+
+
+def test_what_fills_the_view_has_to_be_surer() -> None:
+    """Of two boxes with the same odds the one that fills the view scores lower, and is left out
+    where that falls below the threshold.
+    """
+    whole: list[Region] = [(0, 0, 64, 64)]
+    image = scene((32, 32), size=(64, 64))
+    small, large = (
+        ConvDetector(FakeInterpreter(half_side_px=half), card()) for half in (12.0, 24.0)
+    )
+    sure, doubted = (float(d.detect(image, whole, threshold=0.05).score[0]) for d in (small, large))
+    assert doubted / (1 - doubted) == pytest.approx(0.6 * sure / (1 - sure), rel=1e-3)
+    between = (sure + doubted) / 2
+    assert len(small.detect(image, whole, threshold=between)) > 0
+    assert len(large.detect(image, whole, threshold=between)) == 0
 
 
 def test_an_empty_scene_has_no_birds() -> None:

@@ -111,6 +111,19 @@ def test_the_right_answer_costs_nothing_and_wrong_ones_cost_more() -> None:
     assert float(detection_loss(batch, logits, boxes + 1)["box"]) > 0.5
 
 
+def test_a_good_box_is_asked_for_a_full_score() -> None:
+    """A bird's cell whose box reaches an IoU of about 0.8 owes nothing for not being certain of
+    the last pixels: a full score costs no more than a lower one.
+    """
+    target = target_map(scene((8, 8, 56, 56)))
+    logits, boxes = perfect_answer(target)
+    batch = tf.constant(target[None])
+    nearly = boxes + np.float32(np.log(0.9))  # each side at 0.9 of its distance: IoU 0.81
+    assert float(detection_loss(batch, logits, nearly)["objectness"]) == pytest.approx(0, abs=1e-3)
+    poor = boxes + np.float32(np.log(0.6))  # IoU 0.36
+    assert float(detection_loss(batch, logits, poor)["objectness"]) > 0.1
+
+
 def test_targets_and_the_runtimes_decoding_agree() -> None:
     box = (10.0, 12.0, 40.0, 50.0)
     logits, boxes = perfect_answer(target_map(scene(box)))
