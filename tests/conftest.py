@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +23,20 @@ from edgebird.mqtt.address import BrokerAddress
 # how long an example takes says more about the machine than about the code
 settings.register_profile("edgebird", deadline=None)
 settings.load_profile("edgebird")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that runs within the tests sets logging up for a program of its own."""
+    root, package = logging.getLogger(), logging.getLogger("edgebird")
+    handlers, level, package_level = root.handlers[:], root.level, package.level
+    hooks = sys.excepthook, threading.excepthook
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    package.setLevel(package_level)
+    sys.excepthook, threading.excepthook = hooks
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 20.0) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -19,19 +18,6 @@ from test_mqtt import visit_changed
 
 from edgebird import logs
 from edgebird.sinks.console import ConsoleSink
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    root, package = logging.getLogger(), logging.getLogger("edgebird")
-    handlers, level, package_level = root.handlers[:], root.level, package.level
-    hooks = sys.excepthook, threading.excepthook
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    package.setLevel(package_level)
-    sys.excepthook, threading.excepthook = hooks
 
 
 def journal_of(stream: TextIO) -> dict[str, str]:
