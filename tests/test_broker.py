@@ -25,9 +25,13 @@ from edgebird.structures import Visit, VisitChanged
 pytestmark = [
     # of a library under the oldest supported amqtt
     pytest.mark.filterwarnings("ignore:'crypt' is deprecated:DeprecationWarning"),
-    # amqtt leaves a client's stream to the garbage collector when it stops at the same moment
+    # amqtt leaves a client's stream, its transport and socket to the garbage collector when it
+    # stops at the same moment
     pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:.*StreamWriter:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*(StreamWriter|_SelectorTransport|socket.socket)"
+        ":pytest.PytestUnraisableExceptionWarning"
+    ),
 ]
 
 
