@@ -107,6 +107,9 @@ SOURCE = click.option(
     help="A stream's address (rtsp://, http://), a video, a picture, a folder or glob of "
     "pictures, or demo: (a drawn feeder).",
 )
+MODEL = click.option(
+    "--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it."
+)
 
 # The settings that flags overrule.
 _FLAGS = {
@@ -139,7 +142,7 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
 @CAMERA
 @SOURCE
 @MQTT
-@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@MODEL
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -308,7 +311,7 @@ def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("pictures", nargs=-1, required=True)
-@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@MODEL
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -712,7 +715,7 @@ def config_check(config_path: Path) -> None:
 @CAMERA
 @SOURCE
 @MQTT
-@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@MODEL
 @click.option(
     "--config",
     "config_path",
@@ -757,7 +760,7 @@ def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@MODEL
 @click.option("--threads", type=click.IntRange(1), help="Most threads to try. Default: all, to 4.")
 @click.option("--runs", default=30, show_default=True, type=click.IntRange(5, 10000))
 @click.option(
@@ -794,7 +797,7 @@ def bench(
 @click.option("--days", type=click.FloatRange(0, 60, min_open=True), help="Only so many days.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--save", metavar="FOLDER", help="Keep annotated pictures of the visits.")
-@click.option("--model", metavar="FILE", help="Another .tflite, with its card (.json) beside it.")
+@MODEL
 @CONFIG
 def replay(
     scenario: str,
