@@ -56,6 +56,8 @@ def _figures(card: ModelCard) -> str:
     parts = [f"Of the int8 model, at its default threshold of {card.threshold}."]
     if card.threshold_chosen_at is not None:
         parts[0] += f" The threshold was chosen on `{card.threshold_chosen_at.dataset}`."
+        if "empty-hard" in card.metrics:
+            parts[0] += " Pictures of `empty-hard` were among the empty ones that it keeps quiet."
     int8 = {name: kinds["int8"] for name, kinds in card.metrics.items()}
     rows = []
     for name, m in int8.items():
