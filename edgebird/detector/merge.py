@@ -11,7 +11,7 @@ from edgebird.structures import Boxes, Scores
 IOU_LIMIT = 0.5
 # ... or if one lies almost wholly in the other: the head and the whole bird, or a tile's view of
 # one half.
-CONTAINED_LIMIT = 0.8
+CONTAINED_LIMIT = 0.9
 
 
 def pairwise_overlap(a: Boxes, b: Boxes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
