@@ -81,7 +81,7 @@ class ScheduleSection(_Section, frozen=True):
     """How thoroughly a live camera's frames are looked at; see `ScheduleSettings`."""
 
     budget_ms_per_s: Annotated[float, Meta(gt=0)] = 500.0
-    patrol_s: Annotated[float, Meta(gt=0)] = 3.0
+    patrol_s: Annotated[float, Meta(gt=0)] = 10.0
 
 
 class TrackerSection(_Section, frozen=True):

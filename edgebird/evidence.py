@@ -43,8 +43,8 @@ _MOVING_SHARE = 0.08
 _SAME_PLACE_IOU = 0.5
 _MAX_PLACES = 64
 _FORGET_AFTER_S = 3600.0
-# Between two looks at a place: longer pauses are no sight of it.
-_LONGEST_STEP_S = 10.0
+# Between two looks at a place, a few rounds of the patrol: longer pauses are no sight of it.
+_LONGEST_STEP_S = 30.0
 
 
 @dataclass(slots=True)

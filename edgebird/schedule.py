@@ -61,7 +61,7 @@ class ScheduleSettings:
     """
 
     budget_ms_per_s: float = 500.0
-    patrol_s: float = 3.0
+    patrol_s: float = 10.0
 
 
 class Schedule:

@@ -85,8 +85,11 @@ def cut_tile(image: Image, region: Region, size_px: int) -> tuple[Image, float]:
     scale = size_px / max(part.shape[:2])
     width = max(1, round(part.shape[1] * scale))
     height = max(1, round(part.shape[0] * scale))
+    resized = _resized(part, width, height)
+    if width == height == size_px:
+        return resized, scale
     tile = np.full((size_px, size_px, 3), PADDING_VALUE, np.uint8)
-    tile[:height, :width] = _resized(part, width, height)
+    tile[:height, :width] = resized
     return tile, scale
 
 

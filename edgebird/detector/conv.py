@@ -82,13 +82,15 @@ class ConvDetector:
             Birds in pixels of the full frame, best first.
         """
         height, width = image.shape[:2]
-        boxes, scores = [], []
+        boxes, scores = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
         for region in scan_regions(width, height) if regions is None else regions:
             tile, scale = cut_tile(image, region, self._interpreter.input_size[0])
             outputs = self._interpreter.run(tile)
             xyxy, score = decode_map(
                 outputs[self._objectness], outputs[self._box], self._stride_px, threshold
             )
+            if not len(score):
+                continue
             xyxy = xyxy / np.float32(scale) + np.array([*region[:2], *region[:2]], np.float32)
             longest_px = (xyxy[:, 2:] - xyxy[:, :2]).max(axis=1)
             view_px = max(region[2] - region[0], region[3] - region[1])
