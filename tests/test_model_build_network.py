@@ -20,8 +20,9 @@ with pytest.MonkeyPatch.context() as patch:
     import keras
     import tensorflow as tf
 
-from test_model_build import drawn_bird, material
+from test_model_build import drawn_bird, example_of, material
 
+from edgebird.camera.demo import DemoFeeder
 from edgebird.detector.conv import ConvDetector, decode_map
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
@@ -39,11 +40,12 @@ from model_build.network import (
     trunk_variables,
 )
 from model_build.quantize import card_for, quantize
+from model_build.runs import read_hard_negatives, write_hard_negatives
 from model_build.start_weights import load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
 from model_build.train import LOG, Recipe, learning_rate, train
 from model_build.trunk_weights import imagenet_state_dict
-from model_build.validation import KerasInterpreter, float_card
+from model_build.validation import KerasInterpreter, falsely_alarming, float_card
 
 __all__ = ["material"]  # a fixture
 
@@ -314,6 +316,21 @@ def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
 
 
 # --- command line
+
+
+def test_the_pictures_that_the_shipped_model_takes_for_birds_are_found_and_named(
+    tmp_path: Path,
+) -> None:
+    feeder = DemoFeeder(seed=0, fps=10, seconds=60, pace=False)
+    # at 3 s a bird sits there
+    bird, grey = feeder.render(3.0), np.full((480, 640, 3), 127, np.uint8)
+    empties = [example_of(grey, "grey"), example_of(bird, "bird"), example_of(grey, "grey too")]
+    hard = falsely_alarming(DEFAULT_DETECTOR, empties, 0.3)
+    assert [example.name for example in hard] == ["bird"]
+    write_hard_negatives(tmp_path / "hard.txt", hard)
+    assert read_hard_negatives(tmp_path / "hard.txt", empties) == hard
+    with pytest.raises(ValueError, match="names none"):
+        read_hard_negatives(tmp_path / "hard.txt", empties[:1])
 
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
