@@ -41,6 +41,8 @@ from model_build.train import learning_rate
 from model_build.trunk_weights import folded_convolution, imagenet_state_dict
 
 LOG, WEIGHTS = "metrics.jsonl", "classifier.weights.h5"
+# Of what the classes of the sets teach beside "bird or not", in the sum of the losses.
+_CONCEPTS_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class ClassifierRecipe:
         frozen_blocks: of the trunk, from the picture on, that do not learn.
         weight_decay: of AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101).
         ema: share of the old value that the averaged weights keep at each step.
+        concepts: whether it also learns to tell apart the classes that the sets give (cat from
+            ship): that says more about a picture than "no bird" does.
         seed: of the weights and the pictures.
     """
 
@@ -69,12 +73,13 @@ class ClassifierRecipe:
     frozen_blocks: int = 1
     weight_decay: float = 1e-4
     ema: float = 0.999
+    concepts: bool = False
     seed: int = 1
 
 
 RECIPES = {
     "edgebird": ClassifierRecipe(
-        network="edgebird", size_px=96, steps=9000, batch=32, learning_rate=3e-4
+        network="edgebird", size_px=96, steps=9000, batch=32, learning_rate=3e-4, concepts=True
     ),
     "article": ClassifierRecipe(
         network="article", size_px=32, steps=6000, batch=96, learning_rate=1e-3
@@ -134,10 +139,21 @@ def _build_on_trunk(size_px: int, batch_size: int | None) -> keras.Model:
     return model
 
 
+def _with_concepts(model: keras.Model, concepts: int) -> keras.Model:
+    """The model with, if there are any, a second output: a logit for each of the concepts."""
+    outputs = {"logits": model.output}
+    if concepts:
+        finer = layers.Dense(concepts, name="concepts", dtype="float32")
+        outputs["concepts"] = finer(model.get_layer("dropout").output)
+    return keras.Model(model.input, outputs)
+
+
 def picture_batches(
     pictures: TrainingPictures, recipe: ClassifierRecipe, first_step: int, workers: int = 2
 ) -> tf.data.Dataset:
-    """Batches of float32 pictures and int32 labels, from step ``first_step`` on.
+    """Batches of float32 pictures, int32 labels and int32 concepts, from step ``first_step`` on.
+
+    A concept is an index into `TrainingPictures.concepts`, or -1.
 
     Picture ``n`` of a run is always the same, whatever the number of workers.
     """
@@ -145,15 +161,19 @@ def picture_batches(
         pictures, recipe.size_px, recipe.seed
     )
 
-    def compose(number: np.int64) -> tuple[np.ndarray, np.int32]:
-        picture, label = mix(int(number))
-        return picture, np.int32(label)
+    index = {concept: i for i, concept in enumerate(pictures.concepts)}
 
-    def load(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        picture, label = tf.numpy_function(compose, [number], [tf.uint8, tf.int32])
+    def compose(number: np.int64) -> tuple[np.ndarray, np.int32, np.int32]:
+        picture, label, concept = mix(int(number))
+        return picture, np.int32(label), np.int32(index.get(concept, -1))
+
+    def load(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        wanted = [tf.uint8, tf.int32, tf.int32]
+        picture, label, concept = tf.numpy_function(compose, [number], wanted)
         picture.set_shape((recipe.size_px, recipe.size_px, 3))
         label.set_shape(())
-        return (tf.cast(picture, tf.float32) - PIXEL_MEAN) / PIXEL_SCALE, label
+        concept.set_shape(())
+        return (tf.cast(picture, tf.float32) - PIXEL_MEAN) / PIXEL_SCALE, label, concept
 
     numbers = tf.data.Dataset.range(first_step * recipe.batch, recipe.steps * recipe.batch)
     return (
@@ -168,6 +188,7 @@ def train_classifier(
     recipe: ClassifierRecipe,
     folder: Path,
     *,
+    start_from: Path | None = None,
     checkpoint_every: int = 500,
     validate: Callable[[keras.Model], dict[str, float]] | None = None,
 ) -> keras.Model:
@@ -177,6 +198,7 @@ def train_classifier(
         pictures: to learn from.
         recipe: how to train.
         folder: for the checkpoint, the log and the final weights.
+        start_from: weights of an earlier run to start from.
         checkpoint_every: steps between checkpoints, each with a line in the log.
         validate: figures for the log from a model with the averaged weights.
 
@@ -184,26 +206,43 @@ def train_classifier(
         The model with the averaged weights.
 
     Raises:
-        ValueError: the folder holds a run with another recipe.
+        ValueError: the folder holds a run with another recipe, or ``start_from`` is no file with
+            this network's weights.
     """
     keras.utils.set_random_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
     model, averaged = build_classifier(recipe), build_classifier(recipe)
+    if start_from is not None:
+        try:
+            model.load_weights(start_from)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{start_from} has no weights of this network: {error}") from None
     if recipe.network == "edgebird":
         freeze_trunk(model, recipe.frozen_blocks)
     averaged.set_weights(model.get_weights())
+    learner = _with_concepts(model, len(pictures.concepts) if recipe.concepts else 0)
     optimizer = keras.optimizers.AdamW(
         recipe.learning_rate, weight_decay=recipe.weight_decay, global_clipnorm=5.0
     )
-    optimizer.build(model.trainable_variables)
+    learning = learner.trainable_variables
+    optimizer.build(learning)
 
     @tf.function
-    def train_step(batch: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def train_step(
+        batch: tf.Tensor, labels: tf.Tensor, concepts: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = model(batch, training=True)
+            answer = learner(batch, training=True)
+            logits = answer["logits"]
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_mean(losses)
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+            loss = total = tf.reduce_mean(losses)
+            if "concepts" in answer:
+                finer = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    tf.maximum(concepts, 0), answer["concepts"]
+                )
+                known = tf.cast(concepts >= 0, tf.float32)
+                total = loss + _CONCEPTS_SHARE * tf.reduce_mean(known * finer)
+        optimizer.apply(tape.gradient(total, learning), learning)
         # Over the first steps the average forgets the start faster.
         taken = tf.cast(optimizer.iterations.value, tf.float32)
         keep = tf.minimum(recipe.ema, (taken + 1) / (taken + 10))
@@ -212,7 +251,7 @@ def train_classifier(
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         return loss, tf.reduce_mean(tf.cast(right, tf.float32))
 
-    state = [*model.variables, *averaged.variables, *optimizer.variables]
+    state = [*learner.variables, *averaged.variables, *optimizer.variables]
     step = restore_checkpoint(folder / CHECKPOINT, state, recipe)
     batches = iter(picture_batches(pictures, recipe, step))
     sums, started, started_step = np.zeros(2), time.monotonic(), step

@@ -61,7 +61,14 @@ def classifier() -> None:
 @click.option("--batch", type=click.IntRange(1), help="Pictures a batch.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Its peak.")
 @click.option("--seed", type=int, help="Another seed, another run.")
-def train(data: Path, runs: Path, recipe: str, **changes: float | None) -> None:
+@click.option(
+    "--start-from",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="classifier.weights.h5 of an earlier run.",
+)
+def train(
+    data: Path, runs: Path, recipe: str, start_from: Path | None, **changes: float | None
+) -> None:
     """Train the network, or go on with a training that was stopped.
 
     Writes checkpoint.npz, metrics.jsonl (a line each 500 steps, with the accuracy on pictures set
@@ -83,7 +90,9 @@ def train(data: Path, runs: Path, recipe: str, **changes: float | None) -> None:
 
     folder = _folder(runs, recipe)
     try:
-        train_classifier(pictures.training, chosen, folder, validate=validate)
+        train_classifier(
+            pictures.training, chosen, folder, start_from=start_from, validate=validate
+        )
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"trained: {folder / WEIGHTS}; next: python -m model_build classifier quantize")

@@ -55,11 +55,19 @@ _NO_BOXES = np.zeros((0, 4), np.float32)
 
 @dataclass(frozen=True)
 class Labelled:
-    """A picture, whether it shows a bird, and what it is for the report (``airplane``, ``CUB``)."""
+    """A picture and what it shows.
+
+    Args:
+        example: the picture.
+        bird: whether it shows one.
+        kind: what it is for the report (``airplane``, ``CUB``).
+        concept: the class that its set gives it (``airplane``, ``n02123045``), empty without one.
+    """
 
     example: Example
     bird: bool
     kind: str
+    concept: str = ""
 
     def picture(self) -> np.ndarray:
         """The decoded picture, uint8 (H, W, 3), RGB, without black padding."""
@@ -85,6 +93,12 @@ class TrainingPictures:
     others: Sequence[Labelled]
     photos: Sequence[Example]
     material: Material
+
+    @property
+    def concepts(self) -> list[str]:
+        """All classes that the sets tell apart, in order."""
+        pools = (self.cifar_birds, self.cifar_others, self.birds, self.others)
+        return sorted({p.concept for pool in pools for p in pool if p.concept})
 
 
 @dataclass(frozen=True)
@@ -134,7 +148,7 @@ def read_cifar10(pack: Path) -> dict[str, list[Labelled]]:
     for name, encoded in _files(pack):
         part, kind, file = PurePosixPath(name).parts[-3:]
         example = Example(f"cifar10/{part}/{kind}-{PurePosixPath(file).stem}", encoded, _NO_BOXES)
-        parts[part].append(Labelled(example, kind == "bird", kind))
+        parts[part].append(Labelled(example, kind == "bird", kind, kind))
     for part, pictures in parts.items():
         if missing := set(CIFAR_CLASSES) - {p.kind for p in pictures}:
             raise ValueError(f"{pack} has no {part} pictures of {', '.join(sorted(missing))}")
@@ -228,7 +242,8 @@ def _tiny_imagenet(pack: Path) -> list[Labelled]:
         path = PurePosixPath(name)
         if len(path.parts) > 1 and path.parts[-2] in is_bird:
             example = Example(f"{pack.stem}/{path.stem}", encoded, _NO_BOXES)
-            pictures.append(Labelled(example, is_bird[path.parts[-2]], "Tiny-ImageNet"))
+            concept = path.parts[-2]
+            pictures.append(Labelled(example, is_bird[concept], "Tiny-ImageNet", concept))
     return pictures
 
 

@@ -9,6 +9,7 @@ turned by up to 25 degrees and blurred with a sigma of up to 3 pixels, each now 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +28,14 @@ _SHOWN_SHARE = 0.12
 _SCENE_PX = 256
 
 
+class Lesson(NamedTuple):
+    """A training picture, uint8 (H, W, 3), `BIRD` or `OTHER`, and its set's class, if any."""
+
+    picture: np.ndarray
+    label: int
+    concept: str = ""
+
+
 class ArticleMix:
     """The article's pictures and augmentation, ``size_px`` square.
 
@@ -43,8 +52,8 @@ class ArticleMix:
         self._pictures, self._size_px, self._seed = pictures, size_px, seed
         self._shrunk: dict[str, np.ndarray] = {}
 
-    def __call__(self, number: int) -> tuple[np.ndarray, int]:
-        """Picture ``number``, uint8 (size, size, 3), and `BIRD` or `OTHER`."""
+    def __call__(self, number: int) -> Lesson:
+        """Picture ``number``."""
         rng = np.random.default_rng([self._seed, number])
         label = BIRD if rng.random() < self.bird_share else OTHER
         source = self._pictures
@@ -52,14 +61,15 @@ class ArticleMix:
             pool = source.cifar_birds if label == BIRD else source.cifar_others
         else:
             pool = source.birds if label == BIRD else source.others
-        picture = self._at_size(_pick(rng, pool))
+        labelled = _pick(rng, pool)
+        picture = self._at_size(labelled)
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
         if rng.random() < 0.3:
             picture = turned(picture, rng.uniform(-25, 25))
         if rng.random() < 0.15:
             picture = cv2.GaussianBlur(np.ascontiguousarray(picture), (0, 0), rng.uniform(0.01, 3))
-        return np.ascontiguousarray(picture), label
+        return Lesson(np.ascontiguousarray(picture), label, labelled.concept)
 
     def _at_size(self, labelled: Labelled) -> np.ndarray:
         picture = self._shrunk.get(labelled.example.name)
@@ -78,18 +88,18 @@ class FeederMix:
         self._sources = (
             (0.16, lambda rng: self._cifar(rng, BIRD)),
             (0.42, lambda rng: self._cifar(rng, OTHER)),
-            (0.10, lambda rng: self._single(rng, BIRD)),
-            (0.15, lambda rng: self._single(rng, OTHER)),
-            (0.09, self._window),
-            (0.08, self._scene_window),
+            (0.08, lambda rng: self._single(rng, BIRD)),
+            (0.19, lambda rng: self._single(rng, OTHER)),
+            (0.08, self._window),
+            (0.07, self._scene_window),
         )
 
-    def __call__(self, number: int) -> tuple[np.ndarray, int]:
-        """Picture ``number``, uint8 (size, size, 3), and `BIRD` or `OTHER`."""
+    def __call__(self, number: int) -> Lesson:
+        """Picture ``number``."""
         rng = np.random.default_rng([self._seed, number])
         upto = np.cumsum([share for share, _ in self._sources])
         _, source = self._sources[int(np.searchsorted(upto, rng.random() * upto[-1]))]
-        picture, label = source(rng)
+        picture, label, concept = source(rng)
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
         if rng.random() < 0.2:
@@ -97,36 +107,36 @@ class FeederMix:
         picture = fit_to_input(np.ascontiguousarray(picture), (self._size_px, self._size_px))
         if rng.random() < 0.2:
             picture = _with_a_patch(rng, picture)
-        return picture, label
+        return Lesson(picture, label, concept)
 
-    def _cifar(self, rng: Generator, label: int) -> tuple[np.ndarray, int]:
+    def _cifar(self, rng: Generator, label: int) -> Lesson:
         source = self._pictures
-        pool = source.cifar_birds if label == BIRD else source.cifar_others
-        picture = _pick(rng, pool).picture()
+        labelled = _pick(rng, source.cifar_birds if label == BIRD else source.cifar_others)
+        picture = labelled.picture()
         picture = _cropped(rng, picture, 0.8) if rng.random() < 0.6 else picture
-        return _other_light(rng, picture), label
+        return Lesson(_other_light(rng, picture), label, labelled.concept)
 
-    def _single(self, rng: Generator, label: int) -> tuple[np.ndarray, int]:
-        pool = self._pictures.birds if label == BIRD else self._pictures.others
-        picture = _pick(rng, pool).picture()
+    def _single(self, rng: Generator, label: int) -> Lesson:
+        labelled = _pick(rng, self._pictures.birds if label == BIRD else self._pictures.others)
+        picture = labelled.picture()
         # A part of a bird's crop may show no bird; a part of another thing is no bird either.
         picture = _cropped(rng, picture, 0.65 if label == BIRD else 0.35)
-        return self._as_a_camera_sees_it(rng, picture), label
+        return Lesson(self._as_a_camera_sees_it(rng, picture), label, labelled.concept)
 
-    def _window(self, rng: Generator) -> tuple[np.ndarray, int]:
+    def _window(self, rng: Generator) -> Lesson:
         """A square part of a photo, around a bird or beside all birds."""
         example = _pick(rng, self._pictures.photos)
         photo = example.picture()
         boxes = example.boxes(photo.shape[1], photo.shape[0])
         picture, label = window_of(rng, photo, boxes, boxes)
-        return self._as_a_camera_sees_it(rng, picture), label
+        return Lesson(self._as_a_camera_sees_it(rng, picture), label)
 
-    def _scene_window(self, rng: Generator) -> tuple[np.ndarray, int]:
+    def _scene_window(self, rng: Generator) -> Lesson:
         """The same of one of the detector's training scenes, which has its camera effects."""
         number = int(rng.integers(2**31))
         scene = training_scene(self._seed, number, self._pictures.material, _SCENE_PX)
         shown = np.concatenate([scene.boxes, scene.ignored])
-        return window_of(rng, scene.picture, scene.boxes, shown)
+        return Lesson(*window_of(rng, scene.picture, scene.boxes, shown))
 
     def _as_a_camera_sees_it(self, rng: Generator, picture: np.ndarray) -> np.ndarray:
         """Shrunk as if it had been far away, then through a cheap camera."""

@@ -163,9 +163,10 @@ def test_a_training_picture_is_a_function_of_its_number(
     one, two = mix(pictures, side, 5), mix(pictures, side, 5)
     labels = []
     for number in range(60):
-        picture, label = one(number)
+        picture, label, concept = one(number)
         assert picture.shape == (side, side, 3)
         assert picture.dtype == np.uint8
+        assert concept in ("", *pictures.concepts)
         labels.append(label)
         if number % 10 == 0:
             np.testing.assert_array_equal(picture, two(number)[0])
@@ -233,9 +234,9 @@ def test_both_recipes_answer_for_pictures_of_their_size(pictures: TrainingPictur
     model = build_classifier(recipe)
     assert model.input_shape == (None, 96, 96, 3)
     assert model.output_shape == (None, 2)
-    batch, labels = next(iter(picture_batches(pictures, replace(recipe, batch=2), 0)))
+    batch, labels, concepts = next(iter(picture_batches(pictures, replace(recipe, batch=2), 0)))
     assert batch.shape == (2, 96, 96, 3)
-    assert labels.shape == (2,)
+    assert labels.shape == concepts.shape == (2,)
     assert np.isfinite(np.asarray(model(batch))).all()
 
 
