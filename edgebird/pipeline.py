@@ -145,14 +145,16 @@ def run(
             started_s, processor_s = time.perf_counter(), time.process_time()
             detections = Detections.none()
             threshold = controls.threshold
+            floor = senses.evidence.floor(threshold) if senses else threshold
             if regions:
-                floor = senses.evidence.floor(threshold) if senses else threshold
                 detections = detector.detect(frame.image, regions, threshold=floor)
             detect_ms = (time.perf_counter() - started_s) * 1000
             processor_ms = (time.process_time() - processor_s) * 1000
             plan.spent(len(regions), processor_ms)
             if senses:
-                detections = senses.evidence.weigh(detections, motion, frame.monotonic_s)
+                weighed = senses.evidence.weigh(detections, motion, frame.monotonic_s)
+                # or a clay bird, however little it counts, would continue its track for ever
+                detections = weighed.above(floor)
             if zones:
                 detections = zones.inside(detections, *frame.size)
 

@@ -293,6 +293,14 @@ def test_a_still_small_bird_is_found_within_the_patrol_time() -> None:
     assert start.visit.started_utc_s <= 3.0
 
 
+def test_a_bird_of_clay_is_given_up_after_a_while() -> None:
+    frames = [noisy(BIRD * (190 / 255)) for _ in range(300)]  # a score of 0.98
+    sink, _ = replay(FakeCamera(frames, fps=1), live=True)
+    start, end = visits(sink)
+    assert (start.kind, end.kind) == ("start", "end")
+    assert end.visit.duration_s < 130
+
+
 def test_a_still_scene_costs_few_looks() -> None:
     plan = Schedule(ScheduleSettings(patrol_s=3.0))
     _, summary = replay(FakeCamera([noisy(EMPTY) for _ in range(150)], fps=5), plan=plan, live=True)

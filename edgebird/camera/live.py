@@ -31,11 +31,13 @@ class Patience:
     """How long a camera may take before its process is killed and a new one started.
 
     Args:
-        open_s: to open, and from then to the first picture.
+        open_s: to open.
+        first_s: from then to the first picture.
         read_s: from one picture to the next.
     """
 
     open_s: float = 20.0
+    first_s: float = 7.0
     read_s: float = 5.0
 
 
@@ -222,7 +224,7 @@ class _Reader:
         self._messages = self.process.stdout.fileno()
         os.set_blocking(self._messages, False)
         self._unread = b""
-        self._ended = self._gave_pictures = self._released = False
+        self._ended = self._is_open = self._gave_pictures = self._released = False
         self._active_s = time.monotonic()
 
     def take(self) -> tuple[Picture | None, int]:
@@ -244,7 +246,10 @@ class _Reader:
 
     def hangs(self, patience: Patience) -> bool:
         """Whether it has ended, or nothing was heard of it for too long."""
-        limit_s = patience.read_s if self._gave_pictures else patience.open_s
+        if self._gave_pictures:
+            limit_s = patience.read_s
+        else:
+            limit_s = patience.first_s if self._is_open else patience.open_s
         return self._ended or time.monotonic() - self._active_s > limit_s
 
     def kill(self) -> None:
@@ -276,5 +281,6 @@ class _Reader:
             message = json.loads(line)
             self._active_s = time.monotonic()
             self._gave_pictures = False
-            self.was_open |= message["state"] == "open"
+            self._is_open = message["state"] == "open"
+            self.was_open |= self._is_open
             self.problem = message.get("error", self.problem)

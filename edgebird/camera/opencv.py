@@ -21,7 +21,8 @@ from edgebird.errors import CameraError
 STABLE_NAMES = Path("/dev/v4l/by-id")
 
 _STREAM_TIMEOUT_MS = 8000
-_STREAM_PATIENCE = Patience(open_s=2.5 * _STREAM_TIMEOUT_MS / 1000, read_s=10.0)
+# Some send a whole picture, which the others build on, every ten seconds only.
+_STREAM_PATIENCE = Patience(open_s=2.5 * _STREAM_TIMEOUT_MS / 1000, first_s=20.0, read_s=10.0)
 
 
 def open_device(source: str, settings: CameraSettings, *, required: bool = True) -> LiveCamera:
