@@ -34,6 +34,8 @@ class Verdict:
         hours: of scenario.
         frames: that were looked through.
         faults: begun, by name.
+        degraded: reports that told of too little processor time, by what was done without; the
+            board's own time counts even where the scenario's runs faster.
         memory_mib: of the process at the end of each day.
         took_s: real time.
     """
@@ -48,6 +50,7 @@ class Verdict:
     hours: float = 0.0
     frames: int = 0
     faults: dict[str, int] = field(default_factory=dict)
+    degraded: dict[str, int] = field(default_factory=dict)
     memory_mib: list[float] = field(default_factory=list)
     took_s: float = 0.0
 
@@ -77,6 +80,7 @@ class Verdict:
             "hours": round(self.hours, 3),
             "frames": self.frames,
             "faults": self.faults,
+            "degraded": self.degraded,
             "memory_mib": [round(value, 1) for value in self.memory_mib],
             "took_s": round(self.took_s, 1),
         }
@@ -91,7 +95,10 @@ class Verdict:
                 f", alert after {self.alert_delay_s:.1f} s (95 %: {self.alert_delay_p95_s:.1f} s)"
             )
         )
-        faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
+        faults, degraded = (
+            ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+            for counts in (self.faults, self.degraded)
+        )
         memory = " ".join(f"{value:.0f}" for value in self.memory_mib)
         return [
             f"{self.hours:.1f} h in {self.took_s:.0f} s ({pace:.0f} times as fast as real), "
@@ -102,6 +109,7 @@ class Verdict:
             f"{self.false_minutes:.1f} min reported without a bird",
             *([f"    at {_clock(at_s)}" for at_s in self.false_s]),
             f"faults reported: {faults or 'none'}",
+            *([f"too little processor time, done without: {degraded}"] if degraded else []),
             *([f"memory at the end of each day, MiB: {memory}"] if memory else []),
         ]
 
@@ -138,6 +146,9 @@ class Judge:
             for fault in set(event.faults) - set(self._faults):
                 self._verdict.faults[fault] = self._verdict.faults.get(fault, 0) + 1
             self._faults = event.faults
+            if event.degraded:
+                counts = self._verdict.degraded
+                counts[event.degraded] = counts.get(event.degraded, 0) + 1
 
     def close(self) -> None:
         """Nothing is pending."""

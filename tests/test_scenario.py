@@ -187,7 +187,7 @@ def test_the_judge_counts_found_missed_and_false_visits_and_delays() -> None:
         judge.emit(visit(number, start_s, seconds, ended=True))
     judge.emit(Health(camera="replay", utc_s=0, faults=("lost",)))
     judge.emit(Health(camera="replay", utc_s=1, faults=("lost",)))
-    judge.emit(Health(camera="replay", utc_s=2))
+    judge.emit(Health(camera="replay", utc_s=2, degraded="patrol"))
     judge.emit(frame_at(3600.0))
     verdict = judge.verdict()
     assert (verdict.visits, verdict.found, verdict.missed_s) == (3, 2, [90.0])
@@ -196,5 +196,6 @@ def test_the_judge_counts_found_missed_and_false_visits_and_delays() -> None:
     assert verdict.false_per_hour == pytest.approx(1.0)
     assert verdict.alert_delay_s == pytest.approx(2.4)
     assert verdict.faults == {"lost": 1}
+    assert verdict.degraded == {"patrol": 1}
     assert "missed at day 1, 00:01:30" in "\n".join(verdict.lines())
     assert verdict.as_json()["recall"] == pytest.approx(0.6667)
