@@ -173,9 +173,6 @@ def gather(packs: Path, data: Path) -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="hard_negatives.txt of 'mine': bird-free pictures to be shown more often.",
 )
-@click.option(
-    "--closing", is_flag=True, default=None, help="A last stage: more photos, half as they are."
-)
 @click.option("--seed", type=int, help="Another seed, another run.")
 @click.option(
     "--start-from",
@@ -452,7 +449,7 @@ def _measure_input(material, recipe, device) -> None:
     from model_build.composing import Composer, Workers
     from model_build.input_pipeline import measure_input
 
-    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share, recipe.closing)
+    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share)
     with closing(Workers(composer, device.processes)) as workers:
         rate = measure_input(workers, recipe.batch, seconds=20)
     what = f"{device.processes} processes" if device.processes else "threads"

@@ -28,11 +28,8 @@ from model_build.datasets import Example
 MAX_BOXES = 16
 # Of a bird: below this visible share it is not counted, below the other it is not even a bird.
 COUNTED_SHARE, NOTICEABLE_SHARE = 0.4, 0.08
-# The kinds' shares: while learning all that a bird may look like, and in a last stage, nearer to
-# what cameras give; and how many photos and mosaics are then left in their own light (as Ge et al.,
-# 2021, YOLOX, arXiv:2107.08430, end a training without strong augmentation).
+# The kinds' shares.
 PHOTO, MOSAIC = 0.25, 0.25
-CLOSING_PHOTO, CLOSING_MOSAIC, CLOSING_OWN_LIGHT = 0.45, 0.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -84,12 +81,7 @@ class Material:
 
 
 def training_scene(
-    seed: int,
-    number: int,
-    material: Material,
-    size_px: int,
-    empty_share: float = 0.25,
-    closing: bool = False,
+    seed: int, number: int, material: Material, size_px: int, empty_share: float = 0.25
 ) -> Scene:
     """Scene ``number`` of the endless training set ``seed``; the same for the same arguments.
 
@@ -99,21 +91,17 @@ def training_scene(
         material: what it is composed of.
         size_px: its side.
         empty_share: how many of the photos that are used as they are have no bird.
-        closing: for the last stage of a training: more photos, half of them in their own light.
     """
     rng = np.random.default_rng([seed, number])
-    photo, mosaic = (CLOSING_PHOTO, CLOSING_MOSAIC) if closing else (PHOTO, MOSAIC)
     kind = rng.random()
-    if kind < photo:
+    if kind < PHOTO:
         scene = _photo_scene(rng, material, size_px, empty_share)
-    elif kind < photo + mosaic:
+    elif kind < PHOTO + MOSAIC:
         scene = _mosaic_scene(rng, material, size_px, empty_share)
     else:
         scene = _paste_scene(rng, material, size_px)
     if rng.random() < 0.5:
         scene = _mirrored(scene)
-    if closing and kind < photo + mosaic and rng.random() < CLOSING_OWN_LIGHT:
-        return scene
     return Scene(camera_effects(rng, scene.picture), scene.boxes, scene.ignored)
 
 

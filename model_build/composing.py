@@ -26,19 +26,17 @@ class Composer:
         seed: of the run.
         size_px: the pictures' side.
         empty_share: of the photos used as they are, those without a bird.
-        closing: for the last stage of a training, see `training_scene`.
     """
 
     material: Material
     seed: int
     size_px: int
     empty_share: float
-    closing: bool = False
 
     def __call__(self, number: int) -> Composed:
         """The picture and what the network should say to it."""
         scene = training_scene(
-            self.seed, int(number), self.material, self.size_px, self.empty_share, self.closing
+            self.seed, int(number), self.material, self.size_px, self.empty_share
         )
         return scene.picture, target_map(scene)
 

@@ -80,7 +80,6 @@ class Recipe:
         weight_decay: of AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101).
         ema: share of the old value that the averaged weights keep at each step.
         empty_share: of the photos used as they are, those without a bird.
-        closing: a last stage, with more photos as they are, see `training_scene`.
         seed: of the weights and the pictures.
     """
 
@@ -94,7 +93,6 @@ class Recipe:
     weight_decay: float = 1e-4
     ema: float = 0.9985
     empty_share: float = 0.25
-    closing: bool = False
     seed: int = 1
 
 
@@ -268,7 +266,7 @@ def train(
     step = restore_checkpoint(checkpoint, state, recipe, pictures) if is_chief else 0
     if part.machines > 1:
         step = _take_over_from_chief(strategy, state, step)
-    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share, recipe.closing)
+    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share)
     with (
         closing(Workers(composer, device.processes)) as workers,
         closing(Log(folder, is_chief)) as log,
