@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -49,8 +50,8 @@ class Verdict:
     alert_delay_p95_s: float | None = None
     hours: float = 0.0
     frames: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-    degraded: dict[str, int] = field(default_factory=dict)
+    faults: Counter[str] = field(default_factory=Counter)
+    degraded: Counter[str] = field(default_factory=Counter)
     memory_mib: list[float] = field(default_factory=list)
     took_s: float = 0.0
 
@@ -95,10 +96,6 @@ class Verdict:
                 f", alert after {self.alert_delay_s:.1f} s (95 %: {self.alert_delay_p95_s:.1f} s)"
             )
         )
-        faults, degraded = (
-            ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-            for counts in (self.faults, self.degraded)
-        )
         memory = " ".join(f"{value:.0f}" for value in self.memory_mib)
         return [
             f"{self.hours:.1f} h in {self.took_s:.0f} s ({pace:.0f} times as fast as real), "
@@ -108,8 +105,12 @@ class Verdict:
             f"false visits: {len(self.false_s)} ({self.false_per_hour:.3f} per hour), "
             f"{self.false_minutes:.1f} min reported without a bird",
             *([f"    at {_clock(at_s)}" for at_s in self.false_s]),
-            f"faults reported: {faults or 'none'}",
-            *([f"too little processor time, done without: {degraded}"] if degraded else []),
+            f"faults reported: {_listed(self.faults) or 'none'}",
+            *(
+                [f"too little processor time, done without: {_listed(self.degraded)}"]
+                if self.degraded
+                else []
+            ),
             *([f"memory at the end of each day, MiB: {memory}"] if memory else []),
         ]
 
@@ -143,12 +144,10 @@ class Judge:
             _, _, told_s = self._reported.get(event.visit.id, (0.0, 0.0, self._frame.monotonic_s))
             self._reported[event.visit.id] = (start_s, start_s + event.visit.duration_s, told_s)
         elif isinstance(event, Health):
-            for fault in set(event.faults) - set(self._faults):
-                self._verdict.faults[fault] = self._verdict.faults.get(fault, 0) + 1
+            self._verdict.faults.update(set(event.faults) - set(self._faults))
             self._faults = event.faults
             if event.degraded:
-                counts = self._verdict.degraded
-                counts[event.degraded] = counts.get(event.degraded, 0) + 1
+                self._verdict.degraded[event.degraded] += 1
 
     def close(self) -> None:
         """Nothing is pending."""
@@ -198,6 +197,10 @@ class Judge:
 
 def _meet(stay: Stay, start_s: float, end_s: float) -> bool:
     return start_s < stay.end_s + _SLACK_S and end_s > stay.start_s - _SLACK_S
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
 def _clock(seconds: float) -> str:

@@ -37,6 +37,7 @@ from model_build.network import (
     freeze_trunk,
     load_imagenet_trunk,
 )
+from model_build.start_weights import load_keras_weights
 from model_build.train import learning_rate
 from model_build.trunk_weights import folded_convolution, imagenet_state_dict
 
@@ -213,10 +214,7 @@ def train_classifier(
     folder.mkdir(parents=True, exist_ok=True)
     model, averaged = build_classifier(recipe), build_classifier(recipe)
     if start_from is not None:
-        try:
-            model.load_weights(start_from)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{start_from} has no weights of this network: {error}") from None
+        load_keras_weights(model, start_from)
     if recipe.network == "edgebird":
         freeze_trunk(model, recipe.frozen_blocks)
     averaged.set_weights(model.get_weights())

@@ -31,7 +31,16 @@ def load_start_weights(model: keras.Model, path: Path) -> None:
     """
     if path.suffix == ".tflite":
         load_tflite_weights(model, path)
-        return
+    else:
+        load_keras_weights(model, path)
+
+
+def load_keras_weights(model: keras.Model, path: Path) -> None:
+    """Load the ``.weights.h5`` of a training into its network.
+
+    Raises:
+        ValueError: the file is damaged or of another network.
+    """
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,36 @@ def logging_as_before() -> Iterator[None]:
     root.setLevel(level)
     package.setLevel(package_level)
     sys.excepthook, threading.excepthook = hooks
+
+
+@contextmanager
+def tmpfs(place: Path, size: str) -> Iterator[Path]:
+    """A disk in memory that a test can fill; the test is skipped where none can be mounted."""
+    place.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    may = not os.geteuid() and shutil.which("mount") is not None
+    if not may or subprocess.run(options, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let us make a disk that is full")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Write a file until no byte fits any more."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            for size in (65536, 4096, 512, 1):
+                try:
+                    while True:
+                        file.write(bytes(size))
+                except OSError:
+                    continue
+        finally:
+            os.fsync(file.fileno())
+    return filler
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 20.0) -> None:

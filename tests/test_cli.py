@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import paho.mqtt.client
 import pytest
-from conftest import Mosquitto, eventually
+from conftest import Mosquitto, eventually, fill, tmpfs
 from test_mqtt import visit_changed
 from test_mqtt_delivery import publishing_process, retained
 
@@ -215,12 +215,7 @@ def test_sigterm_ends_a_visit_and_the_program_in_order() -> None:
 
 def test_visits_are_remembered_and_full_disks_do_not_stop_detection(tmp_path: Path) -> None:
     """On a disk of 700 kB: first empty, then full."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(options, capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let us make a disk that is full")
-    try:
+    with tmpfs(tmp_path / "disk", "700k") as disk:
         config = tmp_path / "edgebird.toml"
         config.write_text(
             f'[mqtt]\nstate = "{disk}"\n[output]\nsave = "{disk}/pictures"\nreserve_mb = 0\n'
@@ -237,9 +232,7 @@ def test_visits_are_remembered_and_full_disks_do_not_stop_detection(tmp_path: Pa
         assert (kept.returncode, kept.stderr) == (0, "")
         assert (disk / "pictures" / "kept" / f"{line['visit']}.jpg").is_file()
 
-        with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-            while True:
-                filler.write(bytes(4096))
+        fill(disk)
         full = edgebird(*detect)
         assert full.returncode == 0
         events = [record["event"] for record in lines_of(full) if "event" in record]
@@ -253,8 +246,6 @@ def test_visits_are_remembered_and_full_disks_do_not_stop_detection(tmp_path: Pa
         assert lines_of(edgebird("visits", "--state", disk, "--json")) == [
             line | {"kept": True, "snapshot": f"{disk}/pictures/kept/{line['visit']}.jpg"}
         ]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_closed_pipe_ends_it_quietly() -> None:

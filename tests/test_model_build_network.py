@@ -315,9 +315,6 @@ def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
     ConvDetector(full, float_card(model)).detect(material.birds[0].picture(), threshold=0.5)
 
 
-# --- command line
-
-
 def test_the_pictures_that_the_shipped_model_takes_for_birds_are_found_and_named(
     tmp_path: Path,
 ) -> None:
@@ -331,6 +328,9 @@ def test_the_pictures_that_the_shipped_model_takes_for_birds_are_found_and_named
     assert read_hard_negatives(tmp_path / "hard.txt", empties) == hard
     with pytest.raises(ValueError, match="names none"):
         read_hard_negatives(tmp_path / "hard.txt", empties[:1])
+
+
+# --- command line
 
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:

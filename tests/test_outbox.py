@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import fill, tmpfs
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -139,15 +138,8 @@ def test_an_outbox_of_a_later_edgebird_is_set_aside(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 400 kB that a test can fill."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
-    if os.geteuid() or shutil.which("mount") is None:
-        pytest.skip("only root can make a disk that is full")
-    if subprocess.run(options, capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let us make a disk that is full")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with tmpfs(tmp_path / "disk", "400k") as disk:
+        yield disk
 
 
 def test_on_a_full_disk_it_goes_on_in_memory_and_returns(
@@ -156,13 +148,7 @@ def test_on_a_full_disk_it_goes_on_in_memory_and_returns(
     monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0.0)
     with closing(new_outbox(small_disk / "o.sqlite")) as outbox:
         outbox.add([alert("before")], durable=False)
-        filler = small_disk / "filler"
-        with filler.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass
+        filler = fill(small_disk)
         expected = ["before"]
         for number in range(60):
             expected.append(f"a{number}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import eventually
+from conftest import eventually, fill, tmpfs
 from drill_store import CAMERA, changes, may_mount, mounted, new_image, noise, run_cost
 
 from edgebird.config import Config, overruled
@@ -326,27 +326,8 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         with mounted(tmp_path / "image", place):
             yield place
         return
-    place.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
-    if os.geteuid() or subprocess.run(options, capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let us make a disk that is full")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            for size in (65536, 4096, 512, 1):
-                try:
-                    while True:
-                        file.write(bytes(size))
-                except OSError:
-                    continue
-        finally:
-            os.fsync(file.fileno())
-    return filler
+    with tmpfs(place, "400k"):
+        yield place
 
 
 def test_visits_wait_while_the_disk_is_full(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edgebird.camera.slot import Picture, Slot
 from edgebird.errors import CameraError
@@ -224,7 +224,8 @@ class _Reader:
         self._messages = self.process.stdout.fileno()
         os.set_blocking(self._messages, False)
         self._unread = b""
-        self._ended = self._is_open = self._gave_pictures = self._released = False
+        self._ended = self._released = False
+        self._waits_for: Literal["open", "first", "next"] = "open"
         self._active_s = time.monotonic()
 
     def take(self) -> tuple[Picture | None, int]:
@@ -233,7 +234,7 @@ class _Reader:
         picture, missed = self._slot.take()
         if picture is not None:
             self.problem = None
-            self._gave_pictures = True
+            self._waits_for = "next"
             self._active_s = time.monotonic()
         return picture, missed
 
@@ -246,11 +247,8 @@ class _Reader:
 
     def hangs(self, patience: Patience) -> bool:
         """Whether it has ended, or nothing was heard of it for too long."""
-        if self._gave_pictures:
-            limit_s = patience.read_s
-        else:
-            limit_s = patience.first_s if self._is_open else patience.open_s
-        return self._ended or time.monotonic() - self._active_s > limit_s
+        limits_s = {"open": patience.open_s, "first": patience.first_s, "next": patience.read_s}
+        return self._ended or time.monotonic() - self._active_s > limits_s[self._waits_for]
 
     def kill(self) -> None:
         """End the process, whatever it does."""
@@ -280,7 +278,7 @@ class _Reader:
         for line in lines:
             message = json.loads(line)
             self._active_s = time.monotonic()
-            self._gave_pictures = False
-            self._is_open = message["state"] == "open"
-            self.was_open |= self._is_open
+            is_open = message["state"] == "open"
+            self._waits_for = "first" if is_open else "open"
+            self.was_open |= is_open
             self.problem = message.get("error", self.problem)
