@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -241,14 +241,21 @@ def _disk_error(error: OSError, data: Path) -> DownloadError:
 
 
 def _unpack_cub(paths: list[Path], folder: Path) -> None:
-    """As it is, without the folder around it."""
+    """The files of its folder, without that folder around them."""
+    # not extractall(): bookworm's Python 3.11.2 has no filter for what should not be unpacked
     with tarfile.open(paths[0]) as archive:
-        inner = folder.with_name(f"{folder.name}.tar")
-        shutil.rmtree(inner, ignore_errors=True)
-        archive.extractall(inner, filter="data")
-    for path in (inner / "CUB_200_2011").iterdir():
-        path.rename(folder / path.name)
-    shutil.rmtree(inner)
+        for member in archive:
+            parts = PurePosixPath(member.name).parts
+            if not member.isfile() or parts[:1] != ("CUB_200_2011",):
+                continue
+            if ".." in parts:
+                raise tarfile.TarError(f"{member.name} leads out of it")
+            path = folder.joinpath(*parts[1:])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = archive.extractfile(member)
+            assert source is not None
+            with source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
 
 
 _CIFAR_SIDE_PX = 32
