@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+import cv2
+
 from edgebird.camera import Camera
 from edgebird.controls import Controls
 from edgebird.detector import Detector
@@ -110,6 +112,8 @@ def run(
         ):
             tell(report)
 
+    # threads of OpenCV's own would take cores from the network, and gain little on small pictures
+    cv2.setNumThreads(1)
     tracks: tuple[Track, ...] = ()
     faults: tuple[str, ...] = ()
     blind = dark = False

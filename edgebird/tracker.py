@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,6 +142,23 @@ class Tracker:
         if sure or hits >= self.settings.confirm_hits:
             return TrackState.CONFIRMED
         return TrackState.TENTATIVE
+
+
+def birds_at_once(tracks: Sequence[Track]) -> int:
+    """How many birds are, or were a moment ago, in view at the same time.
+
+    Not every bird is found in every frame, so a confirmed track counts from its first to its last
+    sight. One that ended before another began does not count beside it: that is mostly the same
+    bird, found again.
+    """
+    birds = [track for track in tracks if track.state is TrackState.CONFIRMED]
+    return max(
+        (
+            sum(bird.first_seen_s <= then_s <= bird.last_seen_s for bird in birds)
+            for then_s in {bird.last_seen_s for bird in birds}
+        ),
+        default=0,
+    )
 
 
 def _rows(detections: Detections) -> list[tuple[Box, float]]:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from edgebird.structures import Box, Frame, Image, Track, TrackState, Visit, VisitChanged
+from edgebird.tracker import birds_at_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,6 @@ class VisitSettings:
 
     quiet_s: float = 2.5
     cooldown_s: float = 0.0
-
-
-# Birds seen within so long are there at the same time: not every bird is found in every frame.
-_AT_ONCE_S = 0.5
 
 
 class Visits:
@@ -54,8 +51,7 @@ class Visits:
         """Take in one frame's tracks; a visit that starts or ends with it."""
         now_s = frame.monotonic_s
         changes = self.pass_time(now_s)
-        birds = [t for t in tracks if t.state is TrackState.CONFIRMED]
-        seen_now = [t for t in birds if t.last_seen_s == now_s]
+        seen_now = [t for t in tracks if t.state is TrackState.CONFIRMED and t.last_seen_s == now_s]
         if not seen_now or (self._visit is None and now_s < self._not_before_s):
             return changes
         best = max(seen_now, key=lambda t: t.score)
@@ -66,11 +62,10 @@ class Visits:
             self._visit = self._begin(frame, best)
             changes.append(VisitChanged("start", self._visit, frame.image))
             self._best_image, self._best_quality = frame.image, quality
-        at_once = sum(t.last_seen_s >= now_s - _AT_ONCE_S for t in birds)
         self._visit = replace(
             self._visit,
             duration_s=now_s - self._first_seen_s,
-            peak_count=max(self._visit.peak_count, at_once),
+            peak_count=max(self._visit.peak_count, birds_at_once(tracks)),
         )
         if quality > self._best_quality:
             self._visit = replace(

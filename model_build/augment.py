@@ -149,7 +149,7 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
     backlit = rng.random() < 0.35
     if backlit:
         canvas = brightened(canvas, rng.uniform(1.1, 1.9), rng.uniform(0, 40))
-    for _ in range(rng.choice([0, 1, 2, 4], p=[0.3, 0.3, 0.25, 0.15])):
+    for _ in range(rng.choice([0, 1, 2, 4, 7], p=[0.22, 0.28, 0.25, 0.17, 0.08])):
         longest = log_uniform(rng, 0.065, 0.5) * size
         paste(rng, canvas, distractor(rng, material), longest, backlit, [])
     boxes, ignored = [], []

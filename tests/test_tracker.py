@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebird.structures import Box, Detections, TrackState
-from edgebird.tracker import Tracker, TrackerSettings
+from edgebird.structures import Box, Detections, Track, TrackState
+from edgebird.tracker import Tracker, TrackerSettings, birds_at_once
 
 
 def found(*birds: tuple[Box, float]) -> Detections:
@@ -143,3 +143,17 @@ def test_every_detection_goes_to_exactly_one_track(
         new = {t.id for t in tracks} - ids
         assert all(i > max(ids, default=0) for i in new)
         ids |= new
+
+
+def confirmed(number: int, first_s: float, last_s: float) -> Track:
+    return Track(number, square(0, 0), 0.8, 3, first_s, last_s, 0.8, TrackState.CONFIRMED)
+
+
+def test_birds_at_once_are_those_whose_times_overlap() -> None:
+    assert birds_at_once([]) == 0
+    tentative = Track(9, square(0, 0), 0.8, 1, 0, 5, 0.8, TrackState.TENTATIVE)
+    assert birds_at_once([confirmed(1, 0, 5), tentative]) == 1
+    # one hidden for a moment, one found again as another
+    assert birds_at_once([confirmed(1, 0, 4.5), confirmed(2, 2, 5)]) == 2
+    assert birds_at_once([confirmed(1, 0, 4.5), confirmed(2, 4.6, 5)]) == 1
+    assert birds_at_once([confirmed(1, 0, 1), confirmed(2, 1, 3), confirmed(3, 2, 3)]) == 2

@@ -111,7 +111,7 @@ def test_a_visit_ends_when_the_camera_is_silent_for_too_long() -> None:
 
 def test_a_bird_not_seen_for_a_moment_does_not_count_twice() -> None:
     # the same bird, found again as another track
-    steps = [(0.0, [bird(1, 0, 0)]), (1.0, [bird(1, 0, 0), bird(2, 1, 1)])]
+    steps = [(0.0, [bird(1, 0, 0)]), (0.2, [bird(1, 0, 0), bird(2, 0.2, 0.2)])]
     assert replay(steps)[-1].visit.peak_count == 1
 
 

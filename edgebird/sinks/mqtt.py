@@ -37,9 +37,9 @@ from edgebird.structures import (
     FrameProcessed,
     Health,
     SnapshotTaken,
-    TrackState,
     VisitChanged,
 )
+from edgebird.tracker import birds_at_once
 
 # Faults with which frames, if any come, show nothing.
 _BLINDING = frozenset({"lost", "frozen", "black", "covered"})
@@ -168,7 +168,7 @@ class MqttSink:
         """Publish what the event changes; returns at once, with or without a broker."""
         if isinstance(event, FrameProcessed):
             self._note_frame(0.0)
-            birds = sum(track.state is TrackState.CONFIRMED for track in event.tracks)
+            birds = birds_at_once(event.tracks)
             if birds != self._birds:
                 self._birds = birds
                 self._publish_birds()
