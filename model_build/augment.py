@@ -30,6 +30,10 @@ MAX_BOXES = 16
 COUNTED_SHARE, NOTICEABLE_SHARE = 0.4, 0.08
 # The kinds' shares.
 PHOTO, MOSAIC = 0.25, 0.25
+# How often a pasted bird comes close beside the one before it.
+COMPANY = 0.5
+# Photos with a second bird that has no box; beside their birds is not always nothing.
+MORE_BIRDS_THAN_BOXES = {"cub_Parakeet_Auklet_0040_795974", "sg_2ddd6b3c0c"}
 
 
 @dataclass(frozen=True)
@@ -153,10 +157,16 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
         longest = log_uniform(rng, 0.065, 0.5) * size
         paste(rng, canvas, distractor(rng, material), longest, backlit, [])
     boxes, ignored = [], []
-    for _ in range(rng.choice([0, 1, 2, 3, 5], p=[0.15, 0.45, 0.22, 0.13, 0.05])):
-        bird = decode_cutout(_pick(rng, material.cutouts))
-        longest = log_uniform(rng, 0.065, 0.65) * size
-        pasted = paste(rng, canvas, bird, longest, backlit, boxes + ignored)
+    for _ in range(rng.choice([0, 1, 2, 3, 5], p=[0.15, 0.35, 0.28, 0.16, 0.06])):
+        # Birds come in pairs and flocks: close beside another, often of the same kind.
+        beside = boxes[-1] if boxes and rng.random() < COMPANY else None
+        if beside is None:
+            longest = log_uniform(rng, 0.065, 0.65) * size
+        else:
+            longest = float((beside[2:] - beside[:2]).max()) * log_uniform(rng, 0.7, 1.4)
+        if beside is None or rng.random() < 0.4:
+            bird = decode_cutout(_pick(rng, material.cutouts))
+        pasted = paste(rng, canvas, bird, longest, backlit, boxes + ignored, beside=beside)
         if pasted is not None:
             (boxes if pasted.visible_share >= COUNTED_SHARE else ignored).append(pasted.box)
     return Scene(canvas, _as_boxes(boxes), _as_boxes(ignored))
@@ -216,6 +226,7 @@ def paste(
     backlit: bool,
     others: Sequence[np.ndarray],
     hidden_share: float = 0.35,
+    beside: np.ndarray | None = None,
 ) -> Pasted | None:
     """Paste a cut-out onto ``canvas`` in place, in light of its own and perhaps half hidden.
 
@@ -226,6 +237,7 @@ def paste(
         backlit: whether it stands against the light.
         others: boxes that it must not cover.
         hidden_share: how often twigs or leaves stand before it.
+        beside: box that it comes close to, and may cover in part.
 
     Returns:
         None where no free place was found or nothing of it shows.
@@ -236,11 +248,16 @@ def paste(
     w = max(4, round(rgba.shape[1] * scale * stretch))
     h = max(4, round(rgba.shape[0] * scale / stretch))
     for _ in range(10):
-        x, y = (
-            round(rng.uniform(-0.3 * n, size - 0.7 * n)) for n, size in ((w, width), (h, height))
-        )
+        if beside is None:
+            x, y = (
+                round(rng.uniform(-0.3 * n, size - 0.7 * n))
+                for n, size in ((w, width), (h, height))
+            )
+        else:
+            x, y = _place_beside(rng, beside, (w, h), (width, height))
         box = np.array([x, y, x + w, y + h], np.float32)
-        if all(_covered_share(other, box) < 0.2 for other in others):
+        limit = 0.2 if beside is None else 0.5
+        if all(_covered_share(other, box) < limit for other in others):
             break
     else:
         return None
@@ -272,6 +289,21 @@ def paste(
         [left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1], np.float32
     )
     return Pasted(extent, share)
+
+
+def _place_beside(
+    rng: Generator, box: np.ndarray, size: tuple[int, int], frame: tuple[int, int]
+) -> tuple[int, int]:
+    """Upper left corner of something of this size (width, height) that sits close beside a box,
+    most of it within the frame.
+    """
+    centre, mean_size = (box[:2] + box[2:]) / 2, (box[2:] - box[:2] + size) / 2
+    side = 1 if rng.random() < 0.5 else -1
+    shift = np.array([side * rng.uniform(0.5, 1.1), rng.normal(0, 0.25)])
+    corner = centre + shift * mean_size - np.array(size) / 2
+    low, high = -0.3 * np.array(size), np.array(frame) - 0.7 * np.array(size)
+    x, y = corner.clip(low, high).round().astype(int).tolist()
+    return x, y
 
 
 def _relit(rng: Generator, colour: np.ndarray, backlit: bool) -> np.ndarray:
@@ -392,8 +424,9 @@ def beside_the_bird(rng: Generator, material: Material, width: int, height: int)
     """The largest strip beside the bird of a photo, scaled and cropped to the wanted size."""
     # Where the bird fills its photo there is nothing beside it.
     for _ in range(5):
-        strip = _largest_strip(material, _pick(rng, material.birds))
-        if min(strip.shape[:2]) >= 48:
+        example = _pick(rng, material.birds)
+        strip = _largest_strip(material, example)
+        if min(strip.shape[:2]) >= 48 and example.stem not in MORE_BIRDS_THAN_BOXES:
             break
     else:
         return _blobs(rng, width, height)

@@ -205,6 +205,25 @@ def test_scenes_are_pictures_with_boxes_inside(material: Material) -> None:
     assert max(counts) >= 3
 
 
+def test_a_bird_in_company_comes_close_beside_the_other_and_shows(material: Material) -> None:
+    bird = decode_cutout(material.cutouts[0])
+    found = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        canvas = np.full((80, 100, 3), 255, np.uint8)
+        # also at the borders, and beyond them
+        x, y = rng.uniform(-10, 90), rng.uniform(-10, 70)
+        other = np.array([x, y, x + 30, y + 25], np.float32).clip(0, [100, 80, 100, 80])
+        pasted = paste(rng, canvas, bird, 30, False, [other], 0.0, beside=other)
+        if pasted is None:
+            continue
+        found += 1
+        apart = np.maximum(pasted.box[:2] - other[2:], other[:2] - pasted.box[2:]).max()
+        assert apart < 15
+        assert (pasted.box[2:] > pasted.box[:2]).all()
+    assert found > 40
+
+
 def test_a_paste_with_nothing_before_it_changes_its_box_only(material: Material) -> None:
     rng = np.random.default_rng(1)
     for _ in range(30):
