@@ -47,7 +47,7 @@ from edgebird.zones import Zones, ZoneSettings
 
 _IDLE_FPS = 5.0
 _WARM_UP_RUNS = 5
-_ROUNDS = 3
+_ROUNDS = 5
 
 
 @dataclass(kw_only=True)

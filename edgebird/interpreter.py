@@ -118,6 +118,9 @@ class TfliteInterpreter:
         self._input = inputs[0]["index"]
         self._outputs = [(o["index"], *_scale(where, o)) for o in outputs]
         self._pixel_table = _pixel_table(where, inputs[0], model)
+        self._takes_pixels_less_128 = self._pixel_table.dtype == np.int8 and np.array_equal(
+            self._pixel_table, np.arange(-128, 128)
+        )
 
     @staticmethod
     def _check_maps(where: str, model: Model, shapes: list[tuple[int, ...]]) -> None:
@@ -211,6 +214,9 @@ class TfliteInterpreter:
         return time.perf_counter() - start_s
 
     def _quantized(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        if self._takes_pixels_less_128:
+            # all that changes is the highest bit: half of the time that a table takes
+            return (images ^ np.uint8(128)).view(np.int8)
         # OpenCV looks a table up five times as fast as numpy, but in one picture only.
         rows = cv2.LUT(images.reshape(-1, *images.shape[2:]), self._pixel_table)
         return np.asarray(rows).reshape(images.shape)

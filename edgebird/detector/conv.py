@@ -44,7 +44,10 @@ def decode_map(
         Boxes (N, 4) in tile pixels and scores (N,), best first, before any merging.
     """
     threshold = min(max(threshold, 1e-6), 1 - 1e-6)
-    rows, columns = np.nonzero(logits[..., 0] >= np.log(threshold / (1 - threshold)))
+    lowest = np.log(threshold / (1 - threshold))
+    if logits.max() < lowest:  # most tiles show no bird: nothing more to be done for them
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    rows, columns = np.nonzero(logits[..., 0] >= lowest)
     score = 1 / (1 + np.exp(-logits[rows, columns, 0]))
     best = np.argsort(-score, kind="stable")[:_MAX_CANDIDATES]
     rows, columns, score = rows[best], columns[best], score[best]
