@@ -147,14 +147,18 @@ class MotionGate:
         self._last_s = self._settled_s = now_s
         self._frames = 0
 
-    def _without_light(self, luma: Image, rate: float) -> Image:
-        """The small picture as it would be in the usual light, on a logarithmic scale."""
+    def _without_light(self, luma: Image, rate: float) -> NDArray[np.float32]:
+        """The small picture as it would be in the usual light, on a logarithmic scale.
+
+        Only differences count: what is usual may wander as a whole, over days, to below 0 or
+        above 255, so that it must not be cut off there.
+        """
         # the median filter takes away the noise of the sensor and single drops of rain
         levels = cv2.LUT(cv2.medianBlur(luma, 3), _LOG)
         ratios = cv2.subtract(levels, self._usual)
         levels = np.asarray(levels) - np.float32(np.median(np.asarray(ratios)[::2, ::2]))
         cv2.accumulateWeighted(levels, self._usual, min(rate, 1.0))
-        return levels.clip(0, 255).astype(np.uint8)
+        return levels
 
     def _learn_restless(
         self, changed: Image, tracks: Sequence[Track], scale: float, step_s: float

@@ -191,3 +191,18 @@ def test_a_luma_picture_of_the_camera_is_used_as_it_is() -> None:
     frame = Frame(shot(), 0, 0, 0, "test", luma)
     assert (small_luma(frame) == 77).all()
     assert small_luma(frame).shape == (120, 160)
+
+
+def test_shadows_that_wander_over_the_garden_for_half_an_hour_do_not_blind_it() -> None:
+    # each second another quarter of the garden lies in the shade
+    def shaded(second: int) -> Image:
+        scene = GARDEN.copy()
+        left = second % 4 * WIDTH // 4
+        scene[:, left : left + WIDTH // 4] //= 2
+        return shot(scene)
+
+    windy = [shaded(second) for second in range(1800)]
+    calm = [shot() for _ in range(200)]
+    seen = watch([*windy, *calm, shot(with_bird((60, 50, 90, 75)))], fps=1.0)
+    assert not len(seen[-2].boxes)
+    assert len(seen[-1].boxes) == 1
