@@ -64,17 +64,16 @@ def finds_several(learn: Canvases, exam: Canvases, folder: Path, *, effort: floa
         in the middle of a window, and of all digits on the canvases: an 8 is to be found with an
         IoU of 0.5, another digit is not to be.
     """
-    model = pipeline()
+    model, training = pipeline(), _Windows(learn)
     steps = round(effort * 4000)
     with tqdm(total=steps, desc="digits, one of several", unit="step") as progress:
-        fit(model, _Windows(learn).batch, steps, progress)
+        fit(model, training.batch, steps, progress)
     sample = [_scene(learn)[0] for _ in range(20)]
     threads = default_threads()
 
     small, large = _for_windows(model), _for_scenes(model)
-    windows = [
-        s[y : y + CANVAS_PX, x : x + CANVAS_PX] for s in sample for x, y in ((0, 0), (60, 30))
-    ]
+    # With 8s in their middle among them: the int8 output reaches as far as these take it.
+    windows = [_rgb_of(canvas) for canvas in training.batch(100)[0]]
     classifier_file = _write(small, windows, folder / "digit_classifier.tflite")
     detector_file = _write(large, sample, folder / "digit_detector.tflite")
     loaded = load_model(classifier_file, "classifier")
@@ -84,7 +83,7 @@ def finds_several(learn: Canvases, exam: Canvases, folder: Path, *, effort: floa
     conv = ConvDetector(TfliteInterpreter(whole, threads), whole.card)
 
     centred, labels = exam.one_each(400, anywhere=False, sizes=(_DIGIT_PX / 18, _DIGIT_PX / 18))
-    pictures = [_rgb((c[..., 0] * 255).astype(np.uint8)) for c in centred]
+    pictures = [_rgb_of(canvas) for canvas in centred]
     in_the_middle = float(((classifier.log_odds(pictures) > 0) == (labels == 1)).mean())
     scenes = [_scene(exam) for _ in range(40)]
     counts = {
@@ -151,6 +150,11 @@ def _scene(canvases: Canvases) -> tuple[Image, np.ndarray, np.ndarray]:
 
 def _rgb(grey: np.ndarray) -> Image:
     return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _rgb_of(canvas: np.ndarray) -> Image:
+    """A canvas from 0 to 1 as the runtime takes it."""
+    return _rgb((canvas[..., 0] * 255).astype(np.uint8))
 
 
 def _grey(picture):
