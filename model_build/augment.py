@@ -247,17 +247,17 @@ def paste(
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     w = max(4, round(rgba.shape[1] * scale * stretch))
     h = max(4, round(rgba.shape[0] * scale / stretch))
+    size = np.array([w, h])
+    low, high = -0.3 * size, np.array([width, height]) - 0.7 * size  # most of it in the frame
+    coverable = 0.2 if beside is None else 0.5
     for _ in range(10):
         if beside is None:
-            x, y = (
-                round(rng.uniform(-0.3 * n, size - 0.7 * n))
-                for n, size in ((w, width), (h, height))
-            )
+            corner = rng.uniform(low, high)
         else:
-            x, y = _place_beside(rng, beside, (w, h), (width, height))
+            corner = _corner_beside(rng, beside, size).clip(low, high)
+        x, y = corner.round().astype(int).tolist()
         box = np.array([x, y, x + w, y + h], np.float32)
-        limit = 0.2 if beside is None else 0.5
-        if all(_covered_share(other, box) < limit for other in others):
+        if all(_covered_share(other, box) < coverable for other in others):
             break
     else:
         return None
@@ -291,19 +291,12 @@ def paste(
     return Pasted(extent, share)
 
 
-def _place_beside(
-    rng: Generator, box: np.ndarray, size: tuple[int, int], frame: tuple[int, int]
-) -> tuple[int, int]:
-    """Upper left corner of something of this size (width, height) that sits close beside a box,
-    most of it within the frame.
-    """
+def _corner_beside(rng: Generator, box: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Upper left corner of something of this size (width, height) that sits close beside a box."""
     centre, mean_size = (box[:2] + box[2:]) / 2, (box[2:] - box[:2] + size) / 2
     side = 1 if rng.random() < 0.5 else -1
     shift = np.array([side * rng.uniform(0.5, 1.1), rng.normal(0, 0.25)])
-    corner = centre + shift * mean_size - np.array(size) / 2
-    low, high = -0.3 * np.array(size), np.array(frame) - 0.7 * np.array(size)
-    x, y = corner.clip(low, high).round().astype(int).tolist()
-    return x, y
+    return centre + shift * mean_size - size / 2
 
 
 def _relit(rng: Generator, colour: np.ndarray, backlit: bool) -> np.ndarray:
