@@ -8,10 +8,11 @@ animals and things are cut out in the same way, so that an outline alone does no
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import zipfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -84,35 +85,42 @@ def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path
     Returns:
         How many were good enough to keep.
     """
-
-    def cut(example: Example) -> list[tuple[str, bytes]]:
-        picture = example.picture()
-        height, width = picture.shape[:2]
-        boxes = example.boxes(width, height)
-        if not len(boxes):
-            inset = 0.05 * np.array([width, height, -width, -height])
-            boxes = np.array([[0, 0, width, height]]) + inset
-        found = [cut_out(picture, box) for box in boxes]
-        return [
-            (
-                f"{example.name}_{number}.png",
-                cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1].tobytes(),
-            )
-            for number, rgba in enumerate(found)
-            if rgba is not None
-        ]
-
     examples = [e for e in boxed if len(e.fractions)] + list(crops)
     count = 0
     # with the process's number: several machines of a training may share a disk
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    with zipfile.ZipFile(partial, "w") as archive, ThreadPoolExecutor() as pool:
-        for things in tqdm(pool.map(cut, examples), path.stem, len(examples)):
+    # processes, since GrabCut keeps Python's lock; not forked, for a training may have threads
+    processes = min(len(os.sched_getaffinity(0)), 1 + len(examples) // 100)
+    with (
+        zipfile.ZipFile(partial, "w") as archive,
+        ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool,
+    ):
+        cut = pool.map(_cut_all, examples, chunksize=8)
+        for things in tqdm(cut, path.stem, len(examples)):
             for name, encoded in things:
                 archive.writestr(name, encoded)
                 count += 1
     partial.rename(path)
     return count
+
+
+def _cut_all(example: Example) -> list[tuple[str, bytes]]:
+    """File names and PNGs of the things in a picture that could be cut out."""
+    picture = example.picture()
+    height, width = picture.shape[:2]
+    boxes = example.boxes(width, height)
+    if not len(boxes):
+        inset = 0.05 * np.array([width, height, -width, -height])
+        boxes = np.array([[0, 0, width, height]]) + inset
+    found = [cut_out(picture, box) for box in boxes]
+    return [
+        (
+            f"{example.name}_{number}.png",
+            cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1].tobytes(),
+        )
+        for number, rgba in enumerate(found)
+        if rgba is not None
+    ]
 
 
 def read_cutouts(path: Path) -> list[bytes]:

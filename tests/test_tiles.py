@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from edgebird.tiles import (
     PADDING_VALUE,
     cut_tile,
+    cut_tiles,
     scan_regions,
     tile_around,
     tile_regions,
@@ -93,6 +94,31 @@ def test_a_tile_keeps_proportions_and_is_padded_with_grey() -> None:
     assert scale == pytest.approx(0.32)
     assert (tile[:32] == 250).all()
     assert (tile[32:] == PADDING_VALUE).all()
+
+
+@given(width=st.integers(30, 400), height=st.integers(30, 400))
+def test_tiles_of_a_scan_show_what_each_cut_alone_would(width: int, height: int) -> None:
+    """Where a tile lies is told to a fraction of a pixel: a picture whose values are its places
+    says so itself.
+    """
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    image = np.dstack([columns * (250 / width), rows * (250 / height), rows * 0]).astype(np.uint8)
+    regions = tile_regions(width, height)
+    for region, tile, scale, (x, y) in cut_tiles(image, regions, 64):
+        assert tile.shape == (64, 64, 3)
+        assert abs(x - region[0]) <= 0.51 / scale + 0.01 * width
+        assert abs(y - region[1]) <= 0.51 / scale + 0.01 * height
+        middle_x, middle_y = x + 16.5 / scale, y + 16.5 / scale
+        assert tile[16, 16, 0] == pytest.approx(middle_x * 250 / width, abs=4 + 250 / width)
+        assert tile[16, 16, 1] == pytest.approx(middle_y * 250 / height, abs=4 + 250 / height)
+
+
+def test_a_frame_is_scaled_once_where_its_tiles_overlap_much() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    scan = list(cut_tiles(image, scan_regions(640, 480), 256))
+    assert len({id(tile.base) for _, tile, _, _ in scan[1:]}) == 1
+    one = [tile for _, tile, _, _ in cut_tiles(image, tile_regions(640, 480)[:1], 256)]
+    assert one[0].flags.c_contiguous
 
 
 def test_a_strip_one_pixel_wide_can_be_cut() -> None:

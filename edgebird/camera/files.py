@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -177,17 +178,22 @@ class VideoFile:
         return max(0, int(self._promised))
 
     def frames(self) -> Iterator[Frame]:
-        """Yield all frames, then raise CameraError if the video breaks off before its end."""
+        """Yield all frames, then raise CameraError if the video breaks off before its end.
+
+        The next one is decoded while the one before is looked at.
+        """
         index = 0
         seconds = 0.0
-        while (read := self._read()) is not None:
-            bgr, position_s = read
-            # raw streams have no time stamps; what OpenCV then says makes no sense
-            sane = position_s >= 0 if index == 0 else position_s > seconds
-            seconds = max(seconds, position_s if sane else index / self._fps)
-            image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-            yield Frame(image, index, seconds, self._start_utc_s + seconds, str(self._path))
-            index += 1
+        with ThreadPoolExecutor(1, "video") as decoder:
+            ahead = decoder.submit(self._read)
+            while (read := ahead.result()) is not None:
+                ahead = decoder.submit(self._read)
+                image, position_s = read
+                # raw streams have no time stamps; what OpenCV then says makes no sense
+                sane = position_s >= 0 if index == 0 else position_s > seconds
+                seconds = max(seconds, position_s if sane else index / self._fps)
+                yield Frame(image, index, seconds, self._start_utc_s + seconds, str(self._path))
+                index += 1
         if self._closed:
             return
         if self._is_cut_short(index, seconds):
@@ -204,13 +210,16 @@ class VideoFile:
             self._closed = True
             self._capture.release()
 
-    def _read(self) -> tuple[cv2.typing.MatLike, float] | None:
-        """The next picture (BGR) and its position in seconds; None at the end or when closed."""
+    def _read(self) -> tuple[Image, float] | None:
+        """The next picture and its position in seconds; None at the end or when closed."""
         with self._lock:
             if self._closed:
                 return None
             ok, bgr = self._capture.read()
-            return (bgr, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000) if ok else None
+            position_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if not ok:
+            return None
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), position_s
 
     def _is_cut_short(self, frames: int, last_s: float) -> bool:
         """Whether 5 % (and two frames) are missing, in number and in time.

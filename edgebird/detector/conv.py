@@ -10,7 +10,7 @@ from edgebird.detector.merge import merge
 from edgebird.interpreter import Interpreter
 from edgebird.model import ModelCard
 from edgebird.structures import Boxes, Detections, Image, Scores
-from edgebird.tiles import Region, centre_inside, cut_tile, scan_regions, touches_inner_border
+from edgebird.tiles import Region, centre_inside, cut_tiles, scan_regions, touches_inner_border
 
 # In a tile a box longer than the first share of it, or ending nearer to its border than the second,
 # is mostly a part of a bird that the whole frame shows better (measured on validation pictures: 4
@@ -86,15 +86,16 @@ class ConvDetector:
         """
         height, width = image.shape[:2]
         boxes, scores = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
-        for region in scan_regions(width, height) if regions is None else regions:
-            tile, scale = cut_tile(image, region, self._interpreter.input_size[0])
+        regions = scan_regions(width, height) if regions is None else regions
+        size_px = self._interpreter.input_size[0]
+        for region, tile, scale, corner in cut_tiles(image, regions, size_px):
             outputs = self._interpreter.run(tile)
             xyxy, score = decode_map(
                 outputs[self._objectness], outputs[self._box], self._stride_px, threshold
             )
             if not len(score):
                 continue
-            xyxy = xyxy / np.float32(scale) + np.array([*region[:2], *region[:2]], np.float32)
+            xyxy = xyxy / np.float32(scale) + np.array([*corner, *corner], np.float32)
             longest_px = (xyxy[:, 2:] - xyxy[:, :2]).max(axis=1)
             view_px = max(region[2] - region[0], region[3] - region[1])
             odds = np.where(longest_px > _FILLS_VIEW * view_px, _ODDS_OF_FILLING, 1.0)
