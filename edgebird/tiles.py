@@ -140,31 +140,37 @@ def _resized(part: Image, width: int, height: int) -> Image:
     return resized.astype(np.uint8, copy=False)
 
 
-def centre_inside(boxes: Boxes, region: Region) -> NDArray[np.bool_]:
-    """Which boxes, (N, 4), have their centre in the region: bool (N,)."""
+def centre_inside(boxes: Boxes, regions: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which boxes, (N, 4), have their centre in their region, (N, 4): bool (N,)."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside: NDArray[np.bool_] = ((centre >= region[:2]) & (centre < region[2:])).all(axis=1)
+    inside: NDArray[np.bool_] = ((centre >= regions[:, :2]) & (centre < regions[:, 2:])).all(axis=1)
     return inside
 
 
 def touches_inner_border(
-    boxes: Boxes, region: Region, width: int, height: int, margin_px: float
+    boxes: Boxes,
+    regions: NDArray[np.float32],
+    width: int,
+    height: int,
+    margin_px: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
-    """Which boxes end at a border of the region that is not a border of the frame.
+    """Which boxes, (N, 4), end at a border of their region, (N, 4), that is not one of the frame.
 
     Such a box shows a part of a bird that a neighbouring tile, or the whole frame, sees better.
+
+    Args:
+        boxes: xyxy in pixels of the frame.
+        regions: where each was seen.
+        width: of the frame.
+        height: of the frame.
+        margin_px: (N,), how near to a border is at it.
 
     Returns:
         bool (N,).
     """
-    left, top, right, bottom = region
-    touching = np.zeros(len(boxes), bool)
-    if left > 0:
-        touching |= boxes[:, 0] < left + margin_px
-    if top > 0:
-        touching |= boxes[:, 1] < top + margin_px
-    if right < width:
-        touching |= boxes[:, 2] > right - margin_px
-    if bottom < height:
-        touching |= boxes[:, 3] > bottom - margin_px
-    return touching
+    margin_px = margin_px[:, None]
+    low, high = regions[:, :2], regions[:, 2:]
+    touching = (boxes[:, :2] < low + margin_px) & (low > 0)
+    touching |= (boxes[:, 2:] > high - margin_px) & (high < (width, height))
+    either: NDArray[np.bool_] = touching.any(axis=1)
+    return either

@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -89,19 +89,24 @@ def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path
     count = 0
     # with the process's number: several machines of a training may share a disk
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    # processes, since GrabCut keeps Python's lock; not forked, for a training may have threads
-    processes = min(len(os.sched_getaffinity(0)), 1 + len(examples) // 100)
-    with (
-        zipfile.ZipFile(partial, "w") as archive,
-        ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool,
-    ):
-        cut = pool.map(_cut_all, examples, chunksize=8)
-        for things in tqdm(cut, path.stem, len(examples)):
+    with zipfile.ZipFile(partial, "w") as archive:
+        for things in tqdm(_cut_out_of(examples), path.stem, len(examples)):
             for name, encoded in things:
                 archive.writestr(name, encoded)
                 count += 1
     partial.rename(path)
     return count
+
+
+def _cut_out_of(examples: list[Example]) -> Iterator[list[tuple[str, bytes]]]:
+    """`_cut_all` of each, on all cores if there are many: GrabCut keeps Python's lock."""
+    if len(examples) < 100:
+        yield from map(_cut_all, examples)
+        return
+    # not forked: a training that starts with this has threads
+    cores, spawn = len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cores, spawn) as pool:
+        yield from pool.map(_cut_all, examples, chunksize=8)
 
 
 def _cut_all(example: Example) -> list[tuple[str, bytes]]:

@@ -128,5 +128,6 @@ def test_a_strip_one_pixel_wide_can_be_cut() -> None:
 
 def test_only_borders_inside_the_frame_count_as_inner() -> None:
     boxes = np.array([[0, 0, 20, 20], [40, 10, 50, 20], [20, 20, 30, 30]], np.float32)
-    touching = touches_inner_border(boxes, (0, 0, 50, 100), 100, 100, 1)
+    regions = np.array([[0, 0, 50, 100]] * 3, np.float32)
+    touching = touches_inner_border(boxes, regions, 100, 100, np.ones(3, np.float32))
     assert touching.tolist() == [False, True, False]

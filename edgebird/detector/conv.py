@@ -85,31 +85,38 @@ class ConvDetector:
             Birds in pixels of the full frame, best first.
         """
         height, width = image.shape[:2]
-        boxes, scores = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
+        boxes: list[Boxes] = []
+        scores: list[Scores] = []
+        looks: list[tuple[float, ...]] = []
         regions = scan_regions(width, height) if regions is None else regions
         size_px = self._interpreter.input_size[0]
         for region, tile, scale, corner in cut_tiles(image, regions, size_px):
             outputs = self._interpreter.run(tile)
-            xyxy, score = decode_map(
-                outputs[self._objectness], outputs[self._box], self._stride_px, threshold
-            )
-            if not len(score):
-                continue
-            xyxy = xyxy / np.float32(scale) + np.array([*corner, *corner], np.float32)
-            longest_px = (xyxy[:, 2:] - xyxy[:, :2]).max(axis=1)
-            view_px = max(region[2] - region[0], region[3] - region[1])
-            odds = np.where(longest_px > _FILLS_VIEW * view_px, _ODDS_OF_FILLING, 1.0)
-            score = (odds * score / (odds * score + 1 - score)).astype(np.float32)
-            keep = centre_inside(xyxy, region)  # not in the padding
-            keep &= score >= threshold
-            if region != (0, 0, width, height):
-                margin_px = _BORDER_OF_TILE * view_px
-                keep &= ~touches_inner_border(xyxy, region, width, height, margin_px)
-                keep &= longest_px <= _LARGEST_IN_TILE * view_px
-            boxes.append(xyxy[keep])
-            scores.append(score[keep])
+            logits, log_distances = outputs[self._objectness], outputs[self._box]
+            found, found_score = decode_map(logits, log_distances, self._stride_px, threshold)
+            if len(found):
+                boxes.append(found)
+                scores.append(found_score)
+                looks += [(*region, *corner, scale)] * len(found)
+        if not looks:
+            return Detections.none()
+
+        # all at once: numpy's calls cost more than what they do with a few boxes
+        xyxy, score = np.concatenate(boxes), np.concatenate(scores)
+        look = np.array(looks, np.float32)
+        seen_in, corners, scales = look[:, :4], look[:, 4:6], look[:, 6:]
+        xyxy = xyxy / scales + np.concatenate([corners, corners], axis=1)
+        longest_px = (xyxy[:, 2:] - xyxy[:, :2]).max(axis=1)
+        view_px = (seen_in[:, 2:] - seen_in[:, :2]).max(axis=1)
+        odds = np.where(longest_px > _FILLS_VIEW * view_px, _ODDS_OF_FILLING, 1.0)
+        score = (odds * score / (odds * score + 1 - score)).astype(np.float32)
+        part = touches_inner_border(xyxy, seen_in, width, height, _BORDER_OF_TILE * view_px)
+        part |= longest_px > _LARGEST_IN_TILE * view_px
+        part &= (seen_in != (0, 0, width, height)).any(axis=1)
+        # a centre outside of its region lies in the padding
+        keep = centre_inside(xyxy, seen_in) & (score >= threshold) & ~part
+        xyxy, score = xyxy[keep], score[keep]
         limits = np.array([width, height, width, height], np.float32)
-        xyxy = np.concatenate(boxes).clip(0, limits)
-        score = np.concatenate(scores)
+        xyxy = xyxy.clip(0, limits)
         stays = merge(xyxy, score)
         return Detections(xyxy[stays], score[stays])
