@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from conftest import eventually
 from stand_ins import RED, SIZE, red_picture, scripted_camera
 
 from edgebird.camera import Camera, is_pictures, open_camera
@@ -375,6 +376,21 @@ def test_a_whole_video_carries_its_positions_and_file_time(
     seconds = np.arange(12) / 10
     np.testing.assert_allclose([frame.monotonic_s for frame in frames], seconds, atol=0.002)
     np.testing.assert_allclose([frame.utc_s for frame in frames], 5000 + seconds, atol=0.002)
+
+
+def test_the_next_frame_of_a_video_is_decoded_ahead_but_not_shown_after_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.avi", "MJPG", [busy_picture(seed) for seed in range(5)])
+    video = VideoFile(path)
+    decoded: list[object] = []
+    read = video._read
+    monkeypatch.setattr(video, "_read", lambda: decoded.append(1) or read())
+    frames = video.frames()
+    next(frames)
+    eventually(lambda: len(decoded) == 2)
+    video.close()
+    assert list(frames) == []
 
 
 def test_a_raw_stream_without_time_stamps_counts_frames(tmp_path: Path) -> None:

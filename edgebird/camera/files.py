@@ -186,7 +186,7 @@ class VideoFile:
         seconds = 0.0
         with ThreadPoolExecutor(1, "video") as decoder:
             ahead = decoder.submit(self._read)
-            while (read := ahead.result()) is not None:
+            while (read := ahead.result()) is not None and not self._closed:
                 ahead = decoder.submit(self._read)
                 image, position_s = read
                 # raw streams have no time stamps; what OpenCV then says makes no sense
