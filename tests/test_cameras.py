@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import eventually
 from hypothesis import given
 from hypothesis import strategies as st
-from conftest import eventually
 from stand_ins import RED, SIZE, red_picture, scripted_camera
 
 from edgebird.camera import Camera, is_pictures, open_camera
