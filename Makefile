@@ -1,5 +1,5 @@
 # Needs python3, python3-venv and make. Everything is installed into .venv* in this folder, except
-# for mosquitto, the MQTT broker that the tests use, which comes from the distribution.
+# for mosquitto, the MQTT broker that the tests use, and its clients, which come from the distribution.
 
 PYTHON ?= python3
 pip_install = -m pip install --quiet --disable-pip-version-check
@@ -13,6 +13,9 @@ python = $(shell \
   done; \
   echo "make: no Python $(1) here, using $(PYTHON) in its place" >&2; echo $(PYTHON))
 comma := ,
+
+# Tests mostly wait, for brokers, cameras and clocks. Those of a file share a broker.
+in_two := --numprocesses 2 --dist loadfile
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path
 export PATH := $(PATH):/usr/sbin
@@ -31,11 +34,11 @@ test: test-lowest test-newest
 
 test-lowest: .venv-lowest/installed mosquitto
 	@echo "== tests on the lowest supported versions"
-	.venv-lowest/bin/python -m pytest
+	.venv-lowest/bin/python -m pytest $(in_two)
 
 test-newest: .venv-newest/installed mosquitto
 	@echo "== tests on the newest versions"
-	.venv-newest/bin/python -m pytest
+	.venv-newest/bin/python -m pytest $(in_two)
 
 lint: .venv-newest/installed
 	.venv-newest/bin/ruff check
@@ -79,10 +82,11 @@ clean:
 	touch $@
 
 mosquitto:
-	@command -v mosquitto >/dev/null || { \
+	@{ command -v mosquitto && command -v mosquitto_pub; } >/dev/null || { \
 	  command -v apt-get >/dev/null || { echo "make test needs mosquitto: install it first" >&2; exit 1; }; \
 	  echo "== installing mosquitto"; \
 	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$as_root apt-get -qq update && \
-	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends mosquitto </dev/null; \
+	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
+	    mosquitto mosquitto-clients </dev/null; \
 	}
