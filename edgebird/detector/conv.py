@@ -90,8 +90,11 @@ class ConvDetector:
         looks: list[tuple[float, ...]] = []
         regions = scan_regions(width, height) if regions is None else regions
         size_px = self._interpreter.input_size[0]
-        for region, tile, scale, corner in cut_tiles(image, regions, size_px):
-            outputs = self._interpreter.run(tile)
+        # first all tiles, then all runs, then all answers: threads of the network that have to wait
+        # between two runs fall asleep
+        cuts = list(cut_tiles(image, regions, size_px))
+        answers = [self._interpreter.run(tile) for _, tile, _, _ in cuts]
+        for (region, _, scale, corner), outputs in zip(cuts, answers, strict=True):
             logits, log_distances = outputs[self._objectness], outputs[self._box]
             found, found_score = decode_map(logits, log_distances, self._stride_px, threshold)
             if len(found):
