@@ -83,7 +83,7 @@ clean:
 
 mosquitto:
 	@{ command -v mosquitto && command -v mosquitto_pub; } >/dev/null || { \
-	  command -v apt-get >/dev/null || { echo "make test needs mosquitto: install it first" >&2; exit 1; }; \
+	  command -v apt-get >/dev/null || { echo "make test needs mosquitto and mosquitto_pub: install them first" >&2; exit 1; }; \
 	  echo "== installing mosquitto"; \
 	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$as_root apt-get -qq update && \
