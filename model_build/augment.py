@@ -16,7 +16,7 @@ compression, applied to the whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -44,11 +44,13 @@ class Scene:
         picture: uint8 (H, W, 3), RGB.
         boxes: float32 (N, 4), xyxy in pixels, the birds to be found.
         ignored: float32 (M, 4), places where a bird shows too little to ask for it.
+        others: float32 (K, 4), things pasted that are no birds; a bird may stand before them.
     """
 
     picture: np.ndarray
     boxes: np.ndarray
     ignored: np.ndarray
+    others: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
 
 @dataclass
@@ -106,7 +108,7 @@ def training_scene(
         scene = _paste_scene(rng, material, size_px)
     if rng.random() < 0.5:
         scene = _mirrored(scene)
-    return Scene(camera_effects(rng, scene.picture), scene.boxes, scene.ignored)
+    return replace(scene, picture=camera_effects(rng, scene.picture))
 
 
 # --- the three kinds
@@ -153,9 +155,12 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
     backlit = rng.random() < 0.35
     if backlit:
         canvas = brightened(canvas, rng.uniform(1.1, 1.9), rng.uniform(0, 40))
+    others = []
     for _ in range(rng.choice([0, 1, 2, 4, 7], p=[0.22, 0.28, 0.25, 0.17, 0.08])):
         longest = log_uniform(rng, 0.065, 0.5) * size
-        paste(rng, canvas, distractor(rng, material), longest, backlit, [])
+        pasted = paste(rng, canvas, distractor(rng, material), longest, backlit, [])
+        if pasted is not None:
+            others.append(pasted.box)
     boxes, ignored = [], []
     for _ in range(rng.choice([0, 1, 2, 3, 5], p=[0.15, 0.35, 0.28, 0.16, 0.06])):
         # Birds come in pairs and flocks: close beside another, often of the same kind.
@@ -169,7 +174,7 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
         pasted = paste(rng, canvas, bird, longest, backlit, boxes + ignored, beside=beside)
         if pasted is not None:
             (boxes if pasted.visible_share >= COUNTED_SHARE else ignored).append(pasted.box)
-    return Scene(canvas, _as_boxes(boxes), _as_boxes(ignored))
+    return Scene(canvas, _as_boxes(boxes), _as_boxes(ignored), _as_boxes(others))
 
 
 def distractor(rng: Generator, material: Material) -> np.ndarray:
@@ -585,4 +590,5 @@ def _mirrored(scene: Scene) -> Scene:
         )
 
     picture = np.ascontiguousarray(scene.picture[:, ::-1])
-    return Scene(picture, mirror(scene.boxes), mirror(scene.ignored))
+    boxes = (mirror(boxes) for boxes in (scene.boxes, scene.ignored, scene.others))
+    return Scene(picture, *boxes)

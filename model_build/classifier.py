@@ -2,8 +2,8 @@
 
 ``edgebird``, which the runtime ships::
 
-    picture (96, 96, 3) ─► EfficientNet-Lite0 with ImageNet weights ─► mean over positions
-                        ─► dropout ─► 2 outputs
+    picture (128, 128, 3) ─► EfficientNet-Lite0 with ImageNet weights ─► mean over positions
+                          ─► dropout ─► 2 outputs
 
 ``article``, the network of the article, with convolutions that stay inside the picture
 (valid padding), as a sliding window's do::
@@ -80,7 +80,13 @@ class ClassifierRecipe:
 
 RECIPES = {
     "edgebird": ClassifierRecipe(
-        network="edgebird", size_px=96, steps=9000, batch=32, learning_rate=3e-4, concepts=True
+        network="edgebird",
+        size_px=128,
+        steps=11_000,
+        batch=32,
+        learning_rate=3e-4,
+        frozen_blocks=3,
+        concepts=True,
     ),
     "article": ClassifierRecipe(
         network="article", size_px=32, steps=6000, batch=96, learning_rate=1e-3

@@ -86,11 +86,11 @@ class FeederMix:
         self._pictures, self._size_px, self._seed = pictures, size_px, seed
         # The shares: hard ones (CIFAR-10's blurred planes and birds) get most. A third are birds.
         self._sources = (
-            (0.16, lambda rng: self._cifar(rng, BIRD)),
-            (0.42, lambda rng: self._cifar(rng, OTHER)),
-            (0.08, lambda rng: self._single(rng, BIRD)),
-            (0.19, lambda rng: self._single(rng, OTHER)),
-            (0.08, self._window),
+            (0.19, lambda rng: self._cifar(rng, BIRD)),
+            (0.48, lambda rng: self._cifar(rng, OTHER)),
+            (0.07, lambda rng: self._single(rng, BIRD)),
+            (0.13, lambda rng: self._single(rng, OTHER)),
+            (0.06, self._window),
             (0.07, self._scene_window),
         )
 
@@ -113,8 +113,10 @@ class FeederMix:
         source = self._pictures
         labelled = _pick(rng, source.cifar_birds if label == BIRD else source.cifar_others)
         picture = labelled.picture()
-        picture = _cropped(rng, picture, 0.8) if rng.random() < 0.6 else picture
-        return Lesson(_other_light(rng, picture), label, labelled.concept)
+        picture = _cropped(rng, picture, 0.8) if rng.random() < 0.5 else picture
+        # Each is seen a few times only: more variety would be more than there is time to learn.
+        picture = _other_light(rng, picture) if rng.random() < 0.4 else picture
+        return Lesson(picture, label, labelled.concept)
 
     def _single(self, rng: Generator, label: int) -> Lesson:
         labelled = _pick(rng, self._pictures.birds if label == BIRD else self._pictures.others)
@@ -132,10 +134,16 @@ class FeederMix:
         return Lesson(self._as_a_camera_sees_it(rng, picture), label)
 
     def _scene_window(self, rng: Generator) -> Lesson:
-        """The same of one of the detector's training scenes, which has its camera effects."""
+        """The same of one of the detector's training scenes, which has its camera effects; often
+        around a thing that is no bird, since those are what the detector will ask about.
+        """
         number = int(rng.integers(2**31))
         scene = training_scene(self._seed, number, self._pictures.material, _SCENE_PX)
         shown = np.concatenate([scene.boxes, scene.ignored])
+        if len(scene.others) and rng.random() < 0.4:
+            window = _window_around(rng, _pick(rng, scene.others))
+            if _is_free(window, shown):
+                return Lesson(_part(scene.picture, window), OTHER)
         return Lesson(*window_of(rng, scene.picture, scene.boxes, shown))
 
     def _as_a_camera_sees_it(self, rng: Generator, picture: np.ndarray) -> np.ndarray:
@@ -166,35 +174,44 @@ def window_of(
     """
     height, width = photo.shape[:2]
     if len(boxes) and rng.random() < 0.5:
-        left, top, right, bottom = _pick(rng, boxes)
-        longest = max(right - left, bottom - top)
-        side = longest * np.exp(rng.uniform(np.log(_TIGHTEST), np.log(_WIDEST)))
-        slack = max(0.12 * longest, (side - longest) / 2)
-        x = (left + right) / 2 + rng.uniform(-slack, slack)
-        y = (top + bottom) / 2 + rng.uniform(-slack, slack)
-        return _part(photo, x - side / 2, y - side / 2, side), BIRD
+        return _part(photo, _window_around(rng, _pick(rng, boxes))), BIRD
     for _ in range(10):
         side = min(height, width) * np.exp(rng.uniform(np.log(0.1), np.log(0.9)))
         x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
-        window = np.array([[x, y, x + side, y + side]], np.float32)
-        if not len(shown) or _shown_shares(window, shown).max() < _SHOWN_SHARE:
-            return _part(photo, x, y, side), OTHER
+        window = np.array([x, y, x + side, y + side], np.float32)
+        if _is_free(window, shown):
+            return _part(photo, window), OTHER
     # A bird everywhere: then at least a window that is sure to have one.
     left, top, right, bottom = (boxes if len(boxes) else shown)[0]
     side = max(right - left, bottom - top)
-    return _part(photo, (left + right - side) / 2, (top + bottom - side) / 2, side), BIRD
+    x, y = (left + right - side) / 2, (top + bottom - side) / 2
+    return _part(photo, np.array([x, y, x + side, y + side])), BIRD
 
 
-def _shown_shares(window: np.ndarray, birds: np.ndarray) -> np.ndarray:
-    """How much of the window, or of the bird if that is smaller, they share, (N,)."""
-    _, contained = pairwise_overlap(window, birds.astype(np.float32))
-    return contained[0]
+def _window_around(rng: Generator, box: np.ndarray) -> np.ndarray:
+    """A square around a box, more or less wide and off its centre, (4,), xyxy."""
+    left, top, right, bottom = box
+    longest = max(right - left, bottom - top)
+    side = longest * np.exp(rng.uniform(np.log(_TIGHTEST), np.log(_WIDEST)))
+    slack = max(0.12 * longest, (side - longest) / 2)
+    x = (left + right) / 2 + rng.uniform(-slack, slack)
+    y = (top + bottom) / 2 + rng.uniform(-slack, slack)
+    return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2], np.float32)
 
 
-def _part(photo: np.ndarray, left: float, top: float, side: float) -> np.ndarray:
+def _is_free(window: np.ndarray, birds: np.ndarray) -> bool:
+    """Whether a window shows little of any bird, and is not filled by one."""
+    if not len(birds):
+        return True
+    _, contained = pairwise_overlap(window[None], birds.astype(np.float32))
+    return bool(contained.max() < _SHOWN_SHARE)
+
+
+def _part(photo: np.ndarray, window: np.ndarray) -> np.ndarray:
     height, width = photo.shape[:2]
+    left, top, right, bottom = window.tolist()
     x0, y0 = max(0, round(left)), max(0, round(top))
-    x1, y1 = min(width, round(left + side)), min(height, round(top + side))
+    x1, y1 = min(width, round(right)), min(height, round(bottom))
     x0, y0 = min(x0, width - 1), min(y0, height - 1)
     return photo[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
 
