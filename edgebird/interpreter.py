@@ -192,7 +192,14 @@ class TfliteInterpreter:
         if len(images) != self._batch:
             self._set_up_for(images.shape)
             self._batch = len(images)
-        self._tflite.set_tensor(self._input, self._quantized(images))
+        if self._takes_pixels_less_128:
+            # all that changes is the highest bit, and it can be changed on the way: a third of
+            # the time that a copy of our own and the library's take
+            held = self._tflite.tensor(self._input)()
+            np.bitwise_xor(images, np.uint8(128), out=held.view(np.uint8))
+            del held  # the library refuses to run while we point into its memory
+        else:
+            self._tflite.set_tensor(self._input, self._quantized(images))
         self._tflite.invoke()
         results: list[NDArray[np.float32]] = []
         for index, scale, zero_point in self._outputs:
@@ -214,9 +221,6 @@ class TfliteInterpreter:
         return time.perf_counter() - start_s
 
     def _quantized(self, images: NDArray[np.uint8]) -> NDArray[Any]:
-        if self._takes_pixels_less_128:
-            # all that changes is the highest bit: half of the time that a table takes
-            return (images ^ np.uint8(128)).view(np.int8)
         # OpenCV looks a table up five times as fast as numpy, but in one picture only.
         rows = cv2.LUT(images.reshape(-1, *images.shape[2:]), self._pixel_table)
         return np.asarray(rows).reshape(images.shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -95,36 +96,57 @@ def cut_tile(image: Image, region: Region, size_px: int) -> tuple[Image, float]:
     return tile, scale
 
 
-def cut_tiles(
-    image: Image, regions: Sequence[Region], size_px: int
-) -> Iterator[tuple[Region, Image, float, tuple[float, float]]]:
+class Tile(NamedTuple):
+    """A part of a frame as the network takes it.
+
+    Args:
+        region: which part.
+        image: uint8 (size, size, 3).
+        scale: from pixels of the frame to the tile's.
+        corner: x and y of the tile's upper left corner in the frame, in its pixels.
+    """
+
+    region: Region
+    image: Image
+    scale: float
+    corner: tuple[float, float]
+
+
+def cut_tiles(image: Image, regions: Sequence[Region], size_px: int) -> Iterator[Tile]:
     """Cut several regions of one frame as `cut_tile` does.
 
     Square ones of one size that overlap much are cut from one scaled frame, which has fewer pixels
     than all of them together: half the work for a scan. Their corners are then those of its pixels.
+    Where that frame is smaller than the camera's, the whole frame is scaled on from it.
 
     Yields:
-        The region, its tile, the scale, and where in the frame the tile's corner lies.
+        A tile for each region, in order.
     """
     height, width = image.shape[:2]
     sides = Counter(r[2] - r[0] for r in regions if r[2] - r[0] == r[3] - r[1])
     scaled = {}
+    whole = image
     for side, count in sides.items():
         size = round(width * size_px / side), round(height * size_px / side)
         if count * size_px**2 > size[0] * size[1]:
             scaled[side] = _resized(image, *size)
+            if size_px <= max(size) < max(whole.shape[:2]):
+                whole = scaled[side]
     for region in regions:
         left, top, right, bottom = region
-        if right - left != bottom - top or right - left not in scaled:
-            tile, scale = cut_tile(image, region, size_px)
-            yield region, tile, scale, (left, top)
-            continue
-        frame = scaled[right - left]
-        x_scale, y_scale = frame.shape[1] / width, frame.shape[0] / height
-        x = min(round(left * x_scale), frame.shape[1] - size_px)
-        y = min(round(top * y_scale), frame.shape[0] - size_px)
-        tile = frame[y : y + size_px, x : x + size_px]
-        yield region, tile, size_px / (right - left), (x / x_scale, y / y_scale)
+        side = right - left
+        if side == bottom - top and side in scaled:
+            frame = scaled[side]
+            x_scale, y_scale = frame.shape[1] / width, frame.shape[0] / height
+            x = min(round(left * x_scale), frame.shape[1] - size_px)
+            y = min(round(top * y_scale), frame.shape[0] - size_px)
+            tile = frame[y : y + size_px, x : x + size_px]
+            yield Tile(region, tile, size_px / side, (x / x_scale, y / y_scale))
+        elif region == (0, 0, width, height):
+            tile, _ = cut_tile(whole, (0, 0, whole.shape[1], whole.shape[0]), size_px)
+            yield Tile(region, tile, size_px / max(width, height), (0, 0))
+        else:
+            yield Tile(region, *cut_tile(image, region, size_px), (left, top))
 
 
 def _resized(part: Image, width: int, height: int) -> Image:
@@ -136,6 +158,8 @@ def _resized(part: Image, width: int, height: int) -> Image:
     while part.shape[1] >= 2 * width and part.shape[0] >= 2 * height:
         half = part.shape[1] // 2, part.shape[0] // 2
         part = cv2.resize(part, half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    if part.shape[:2] == (height, width):
+        return part
     resized = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
     return resized.astype(np.uint8, copy=False)
 

@@ -98,8 +98,8 @@ class Tracker:
         expected = last + np.concatenate([shift, shift], axis=1)
         slack = 1 + np.minimum(unseen_s, 1.0)
         # Where it was is as good as where it might be by now: birds stop as they please.
-        there = _nearness(boxes, last, slack) - _MISSED_TURN
-        nearness = np.maximum(_nearness(boxes, expected, slack), there)
+        both = _nearness(boxes, np.concatenate([last, expected]), np.tile(slack, 2))
+        nearness = np.maximum(both[:, : len(last)] - _MISSED_TURN, both[:, len(last) :])
         matches: dict[int, int] = {}
         taken: set[int] = set()
         best_first = np.argsort(-nearness, axis=None, kind="stable")

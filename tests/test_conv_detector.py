@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgebird.detector.conv import ConvDetector, decode_map
+from edgebird.detector.conv import ConvDetector, decode_maps
 from edgebird.model import InputScaling, ModelCard
 from edgebird.structures import Image
 from edgebird.testing import FakeInterpreter
@@ -43,19 +43,24 @@ def centres(xyxy: np.ndarray) -> list[tuple[float, float]]:
 
 
 def test_a_map_is_decoded_around_the_centre_of_its_cells() -> None:
-    logits = np.full((4, 6, 1), -9, np.float32)
-    logits[1, 2] = 2
-    log_distances = np.zeros((4, 6, 4), np.float32)
-    log_distances[1, 2] = np.log([1, 0.5, 2, 3])
-    xyxy, score = decode_map(logits, log_distances, 8, 0.5)
-    assert xyxy.tolist() == [[20 - 8, 12 - 4, 20 + 16, 12 + 24]]
-    assert score == pytest.approx([1 / (1 + np.exp(-2))])
+    logits = np.full((2, 4, 6, 1), -9, np.float32)
+    logits[1, 1, 2] = 2
+    logits[0, 3, 4] = 1
+    log_distances = np.zeros((2, 4, 6, 4), np.float32)
+    log_distances[1, 1, 2] = np.log([1, 0.5, 2, 3])
+    xyxy, score, tiles = decode_maps(logits, log_distances, 8, 0.5)
+    assert xyxy.tolist() == [
+        [20 - 8, 12 - 4, 20 + 16, 12 + 24],
+        [36 - 8, 28 - 8, 36 + 8, 28 + 8],
+    ]
+    assert score == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1))])
+    assert tiles.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1e-9, 1.0])
 def test_extreme_thresholds_are_numbers_like_others(threshold: float) -> None:
-    logits = np.zeros((2, 2, 1), np.float32)
-    xyxy, _ = decode_map(logits, np.zeros((2, 2, 4), np.float32), 8, threshold)
+    logits = np.zeros((1, 2, 2, 1), np.float32)
+    xyxy, _, _ = decode_maps(logits, np.zeros((1, 2, 2, 4), np.float32), 8, threshold)
     assert len(xyxy) == (0 if threshold == 1.0 else 4)
 
 

@@ -23,7 +23,7 @@ with pytest.MonkeyPatch.context() as patch:
 from test_model_build import drawn_bird, example_of, material
 
 from edgebird.camera.demo import DemoFeeder
-from edgebird.detector.conv import ConvDetector, decode_map
+from edgebird.detector.conv import ConvDetector, decode_maps
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
 from model_build.augment import Material, Scene
@@ -129,7 +129,7 @@ def test_a_good_box_is_asked_for_a_full_score() -> None:
 def test_targets_and_the_runtimes_decoding_agree() -> None:
     box = (10.0, 12.0, 40.0, 50.0)
     logits, boxes = perfect_answer(target_map(scene(box)))
-    xyxy, _ = decode_map(logits[0], boxes[0], STRIDE, 0.5)
+    xyxy, _, _ = decode_maps(logits, boxes, STRIDE, 0.5)
     assert len(xyxy) > 0
     np.testing.assert_allclose(xyxy, [box] * len(xyxy), atol=1e-3)
 

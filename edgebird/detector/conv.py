@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgebird.detector.merge import merge
 from edgebird.interpreter import Interpreter
@@ -22,39 +23,37 @@ _BORDER_OF_TILE = 0.047
 # validation pictures: with as many empty pictures flagged, half as many small birds more).
 _FILLS_VIEW = 0.6
 _ODDS_OF_FILLING = 0.6
-# More candidates than this from one tile are noise; the best are kept.
-_MAX_CANDIDATES = 100
+# More candidates than this from one frame are noise; the best are kept.
+_MAX_CANDIDATES = 500
 
 
-def decode_map(
+def decode_maps(
     logits: np.ndarray, log_distances: np.ndarray, stride_px: int, threshold: float
-) -> tuple[Boxes, Scores]:
-    """Boxes from the network's two maps.
+) -> tuple[Boxes, Scores, NDArray[np.intp]]:
+    """Boxes from the network's two maps of several tiles.
 
     Each cell stands for its centre. ``log_distances`` are ln(distance / stride) from there to the
     left, top, right and bottom side (the form of Tian et al., 2019, FCOS, arXiv:1904.01355).
 
     Args:
-        logits: float32 (h, w, 1), log-odds of a bird.
-        log_distances: float32 (h, w, 4).
+        logits: float32 (tiles, h, w, 1), log-odds of a bird.
+        log_distances: float32 (tiles, h, w, 4).
         stride_px: size of a cell in tile pixels.
         threshold: lowest score wanted, 0 to 1.
 
     Returns:
-        Boxes (N, 4) in tile pixels and scores (N,), best first, before any merging.
+        Boxes (N, 4) in pixels of their tile, scores (N,) and which tile each is in (N,), best
+        first, before any merging.
     """
     threshold = min(max(threshold, 1e-6), 1 - 1e-6)
-    lowest = np.log(threshold / (1 - threshold))
-    if logits.max() < lowest:  # most tiles show no bird: nothing more to be done for them
-        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-    rows, columns = np.nonzero(logits[..., 0] >= lowest)
-    score = 1 / (1 + np.exp(-logits[rows, columns, 0]))
+    tiles, rows, columns = np.nonzero(logits[..., 0] >= np.log(threshold / (1 - threshold)))
+    score = 1 / (1 + np.exp(-logits[tiles, rows, columns, 0]))
     best = np.argsort(-score, kind="stable")[:_MAX_CANDIDATES]
-    rows, columns, score = rows[best], columns[best], score[best]
+    tiles, rows, columns, score = tiles[best], rows[best], columns[best], score[best]
     centre = (np.stack([columns, rows], axis=1) + 0.5) * stride_px
-    distance = np.exp(log_distances[rows, columns]) * stride_px
+    distance = np.exp(log_distances[tiles, rows, columns]) * stride_px
     xyxy = np.concatenate([centre - distance[:, :2], centre + distance[:, 2:]], axis=1)
-    return xyxy.astype(np.float32), score.astype(np.float32)
+    return xyxy.astype(np.float32), score.astype(np.float32), tiles
 
 
 class ConvDetector:
@@ -85,39 +84,32 @@ class ConvDetector:
             Birds in pixels of the full frame, best first.
         """
         height, width = image.shape[:2]
-        boxes: list[Boxes] = []
-        scores: list[Scores] = []
-        looks: list[tuple[float, ...]] = []
         regions = scan_regions(width, height) if regions is None else regions
+        if not regions:
+            return Detections.none()
         size_px = self._interpreter.input_size[0]
         # first all tiles, then all runs, then all answers: threads of the network that have to wait
-        # between two runs fall asleep
-        cuts = list(cut_tiles(image, regions, size_px))
-        answers = [self._interpreter.run(tile) for _, tile, _, _ in cuts]
-        for (region, _, scale, corner), outputs in zip(cuts, answers, strict=True):
-            logits, log_distances = outputs[self._objectness], outputs[self._box]
-            found, found_score = decode_map(logits, log_distances, self._stride_px, threshold)
-            if len(found):
-                boxes.append(found)
-                scores.append(found_score)
-                looks += [(*region, *corner, scale)] * len(found)
-        if not looks:
+        # between two runs fall asleep, and numpy's calls cost more than what they do for one tile
+        tiles = list(cut_tiles(image, regions, size_px))
+        answers = [self._interpreter.run(tile.image) for tile in tiles]
+        logits = np.stack([outputs[self._objectness] for outputs in answers])
+        log_distances = np.stack([outputs[self._box] for outputs in answers])
+        xyxy, score, seen_in = decode_maps(logits, log_distances, self._stride_px, threshold)
+        if not len(xyxy):
             return Detections.none()
 
-        # all at once: numpy's calls cost more than what they do with a few boxes
-        xyxy, score = np.concatenate(boxes), np.concatenate(scores)
-        look = np.array(looks, np.float32)
-        seen_in, corners, scales = look[:, :4], look[:, 4:6], look[:, 6:]
+        looks = np.array([(*t.region, *t.corner, t.scale) for t in tiles], np.float32)[seen_in]
+        views, corners, scales = looks[:, :4], looks[:, 4:6], looks[:, 6:]
         xyxy = xyxy / scales + np.concatenate([corners, corners], axis=1)
         longest_px = (xyxy[:, 2:] - xyxy[:, :2]).max(axis=1)
-        view_px = (seen_in[:, 2:] - seen_in[:, :2]).max(axis=1)
+        view_px = (views[:, 2:] - views[:, :2]).max(axis=1)
         odds = np.where(longest_px > _FILLS_VIEW * view_px, _ODDS_OF_FILLING, 1.0)
         score = (odds * score / (odds * score + 1 - score)).astype(np.float32)
-        part = touches_inner_border(xyxy, seen_in, width, height, _BORDER_OF_TILE * view_px)
+        part = touches_inner_border(xyxy, views, width, height, _BORDER_OF_TILE * view_px)
         part |= longest_px > _LARGEST_IN_TILE * view_px
-        part &= (seen_in != (0, 0, width, height)).any(axis=1)
+        part &= (views != (0, 0, width, height)).any(axis=1)
         # a centre outside of its region lies in the padding
-        keep = centre_inside(xyxy, seen_in) & (score >= threshold) & ~part
+        keep = centre_inside(xyxy, views) & (score >= threshold) & ~part
         xyxy, score = xyxy[keep], score[keep]
         limits = np.array([width, height, width, height], np.float32)
         xyxy = xyxy.clip(0, limits)
