@@ -57,6 +57,16 @@ def test_a_map_is_decoded_around_the_centre_of_its_cells() -> None:
     assert tiles.tolist() == [1, 0]
 
 
+def test_a_tile_full_of_candidates_leaves_the_others_theirs() -> None:
+    logits = np.full((2, 16, 16, 1), -9, np.float32)
+    logits[0] = 3
+    logits[1, 5, 5] = 0
+    _, score, tiles = decode_maps(logits, np.zeros((2, 16, 16, 4), np.float32), 8, 0.4)
+    assert (tiles == 0).sum() == 100
+    assert (tiles == 1).sum() == 1
+    assert (np.diff(score) <= 0).all()
+
+
 @pytest.mark.parametrize("threshold", [0.0, 1e-9, 1.0])
 def test_extreme_thresholds_are_numbers_like_others(threshold: float) -> None:
     logits = np.zeros((1, 2, 2, 1), np.float32)

@@ -23,8 +23,8 @@ _BORDER_OF_TILE = 0.047
 # validation pictures: with as many empty pictures flagged, half as many small birds more).
 _FILLS_VIEW = 0.6
 _ODDS_OF_FILLING = 0.6
-# More candidates than this from one frame are noise; the best are kept.
-_MAX_CANDIDATES = 500
+# More candidates than this from one tile are noise; the best are kept.
+_MAX_CANDIDATES = 100
 
 
 def decode_maps(
@@ -48,7 +48,11 @@ def decode_maps(
     threshold = min(max(threshold, 1e-6), 1 - 1e-6)
     tiles, rows, columns = np.nonzero(logits[..., 0] >= np.log(threshold / (1 - threshold)))
     score = 1 / (1 + np.exp(-logits[tiles, rows, columns, 0]))
-    best = np.argsort(-score, kind="stable")[:_MAX_CANDIDATES]
+    best = np.argsort(-score, kind="stable")
+    if len(best) > _MAX_CANDIDATES:
+        by_tile = [best[tiles[best] == tile][:_MAX_CANDIDATES] for tile in range(len(logits))]
+        best = np.concatenate(by_tile)
+        best = best[np.argsort(-score[best], kind="stable")]
     tiles, rows, columns, score = tiles[best], rows[best], columns[best], score[best]
     centre = (np.stack([columns, rows], axis=1) + 0.5) * stride_px
     distance = np.exp(log_distances[tiles, rows, columns]) * stride_px
