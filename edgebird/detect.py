@@ -184,7 +184,7 @@ def detect_in_pictures(
             "add --sequence if they are the frames of one camera"
         )
     paths = list_pictures(str(config.camera.source))
-    model, detector = open_detector(config.detector)
+    model, detector = open_detector(config.detector, for_stills=True)
     save = None if config.output.save is None else Path(config.output.save)
     if save is not None:
         make_folder(save)

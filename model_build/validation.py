@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from edgebird.detector.both_ways import BothWays
 from edgebird.detector.conv import ConvDetector
 from edgebird.interpreter import Interpreter, TfliteInterpreter, default_threads
 from edgebird.model import InputScaling, ModelCard, OperatingPoint, load_model, write_model
@@ -139,13 +140,13 @@ def look_through(
         card: of the model.
         dataset: what to look at.
         whole_only: only the whole picture at once, as a live camera's first look does, in place of
-            the scan at two scales.
+            the scan at two scales and both ways that `edgebird detect` does with pictures.
         every: take only every n-th picture, for a quick look.
 
     Returns:
         What was found, and what is there, in each picture.
     """
-    detector = ConvDetector(interpreter, card)
+    detector = ConvDetector(interpreter if whole_only else BothWays(interpreter, card), card)
     found: list[Detections] = []
     truths: list[Truth] = []
     for load in tqdm(dataset.items[::every], dataset.name, leave=False):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgebird.camera.demo import DemoFeeder
+from edgebird.detector.both_ways import BothWays
 from edgebird.detector.conv import ConvDetector, decode_maps
-from edgebird.model import InputScaling, ModelCard
+from edgebird.interpreter import Interpreter, TfliteInterpreter
+from edgebird.model import DEFAULT_DETECTOR, InputScaling, ModelCard, load_model
 from edgebird.structures import Image
 from edgebird.testing import FakeInterpreter
 from edgebird.tiles import Region
@@ -113,6 +116,33 @@ def test_what_fills_the_view_has_to_be_surer() -> None:
     between = (sure + doubted) / 2
     assert len(small.detect(image, whole, threshold=between)) > 0
     assert len(large.detect(image, whole, threshold=between)) == 0
+
+
+def test_looked_at_both_ways_a_mirrored_picture_has_mirrored_birds() -> None:
+    """The network alone knows left from right: the shipped one says other things of a mirrored
+    picture.
+    """
+    model = load_model(DEFAULT_DETECTOR, "detector")
+    network = TfliteInterpreter(model, 1)
+    image = DemoFeeder(seed=0, fps=10, seconds=60, pace=False).render(3.0)
+    height, width = image.shape[:2]
+    mirrored = np.ascontiguousarray(image[:, ::-1])
+    whole: list[Region] = [(0, 0, width, height)]
+
+    def seen(interpreter: Interpreter, picture: Image) -> np.ndarray:
+        found = ConvDetector(interpreter, model.card).detect(picture, whole, threshold=0.3)
+        assert len(found)
+        left, top, right, bottom = found.xyxy[0]
+        if picture is mirrored:
+            left, right = width - right, width - left
+        return np.array([left, top, right, bottom, found.score[0]])
+
+    both = BothWays(network, model.card)
+    np.testing.assert_allclose(seen(both, image), seen(both, mirrored), atol=1e-2)
+    assert np.abs(seen(network, image) - seen(network, mirrored)).max() > 0.01
+    ways = seen(both, image), seen(network, image), seen(network, mirrored)
+    both_odds, one_odds, other_odds = (np.log(s[4] / (1 - s[4])) for s in ways)
+    assert min(one_odds, other_odds) - 1e-3 <= both_odds <= max(one_odds, other_odds) + 1e-3
 
 
 def test_an_empty_scene_has_no_birds() -> None:

@@ -24,8 +24,14 @@ class Detector(Protocol):
         """Find birds in the given regions of a frame, or in all of it, best first."""
 
 
-def open_detector(settings: DetectorSection) -> tuple[Model, Detector]:
+def open_detector(
+    settings: DetectorSection, *, for_stills: bool = False
+) -> tuple[Model, Detector]:
     """The detector that the settings name, and the model it runs on.
+
+    Args:
+        settings: which one.
+        for_stills: pictures on their own are to be looked at, each `BothWays`.
 
     Raises:
         UsageError: two settings do not go together.
@@ -33,10 +39,11 @@ def open_detector(settings: DetectorSection) -> tuple[Model, Detector]:
     """
     # Here and not above, because they import this module.
     from edgebird.classify import Classifier
+    from edgebird.detector.both_ways import BothWays
     from edgebird.detector.conv import ConvDetector
     from edgebird.detector.verify import VerifyingDetector
     from edgebird.detector.window import WindowDetector
-    from edgebird.interpreter import TfliteInterpreter, default_threads
+    from edgebird.interpreter import Interpreter, TfliteInterpreter, default_threads
 
     threads = settings.threads or default_threads()
     path = None if settings.model is None else Path(settings.model)
@@ -52,7 +59,10 @@ def open_detector(settings: DetectorSection) -> tuple[Model, Detector]:
     if settings.smallest_bird_px is not None:
         raise UsageError("smallest_bird_px is for the window detector only: leave it out")
     model = load_model(path or DEFAULT_DETECTOR, "detector")
-    detector = ConvDetector(TfliteInterpreter(model, threads), model.card)
+    interpreter: Interpreter = TfliteInterpreter(model, threads)
+    if for_stills:
+        interpreter = BothWays(interpreter, model.card)
+    detector = ConvDetector(interpreter, model.card)
     if not settings.verify:
         return model, detector
     second = load_model(DEFAULT_CLASSIFIER, "classifier")
