@@ -40,7 +40,7 @@ def scan_pictures(
     save: Path | None = None,
     max_pictures: int | None = None,
 ) -> None:
-    """Look through each picture at two scales and hand over what is there.
+    """Look through each picture and hand over what is there.
 
     Args:
         camera: whose frames are the pictures, ``Frame.source`` the path of each.

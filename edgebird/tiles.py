@@ -2,6 +2,7 @@
 
 A frame is scanned at two scales: once as a whole, shrunk to fit, which finds birds that are
 large or close; and in overlapping square tiles, which shows small birds larger to the network.
+Where there is time, as with pictures on their own, smaller tiles are a third scale.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from edgebird.structures import Box, Boxes, Image
 PADDING_VALUE = 127
 # A tile's side and the overlap of neighbours, as shares of the frame's shorter side and of the
 # tile. A bird of up to a third of a tile is seen whole by at least one.
-TILE_SHARE = 2 / 3
+TILE_SHARE, SMALL_TILE_SHARE = 2 / 3, 0.45
 OVERLAP_SHARE = 1 / 3
+# A close look at something shows so many times its length, as far as the shares allow.
+_CLOSE_LOOK = 5.0
 
 Region = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, half-open."""
@@ -45,24 +48,28 @@ def window_starts(length: int, window: int, overlap: int) -> list[int]:
     return [round(i * (length - window) / (count - 1)) for i in range(count)]
 
 
-def tile_side(width: int, height: int) -> int:
-    """The side of a frame's tiles in pixels: `TILE_SHARE` of its shorter side."""
-    return max(1, round(min(width, height) * TILE_SHARE))
+def tile_side(width: int, height: int, share: float = TILE_SHARE) -> int:
+    """The side of a frame's tiles in pixels: a share of its shorter side."""
+    return max(1, round(min(width, height) * share))
 
 
 def tile_around(box: Box, width: int, height: int) -> Region:
-    """The tile with a box in its middle, as far as the frame's borders allow."""
-    side = tile_side(width, height)
+    """A tile with a box in its middle, as far as the frame's borders allow; a smaller one around a
+    smaller box.
+    """
+    smallest, largest = (tile_side(width, height, s) for s in (SMALL_TILE_SHARE, TILE_SHARE))
+    length = max(box[2] - box[0], box[3] - box[1])
+    side = min(max(round(_CLOSE_LOOK * length), smallest), largest)
     left, top = (
-        round(min(max((low + high - side) / 2, 0), length - side))
-        for low, high, length in ((box[0], box[2], width), (box[1], box[3], height))
+        round(min(max((low + high - side) / 2, 0), end - side))
+        for low, high, end in ((box[0], box[2], width), (box[1], box[3], height))
     )
     return left, top, left + side, top + side
 
 
-def tile_regions(width: int, height: int) -> list[Region]:
-    """The square tiles of a frame, row by row."""
-    side = tile_side(width, height)
+def tile_regions(width: int, height: int, share: float = TILE_SHARE) -> list[Region]:
+    """The square tiles of a frame, row by row, their side a share of its shorter side."""
+    side = tile_side(width, height, share)
     overlap = int(side * OVERLAP_SHARE)
     return [
         (x, y, x + side, y + side)
@@ -74,6 +81,11 @@ def tile_regions(width: int, height: int) -> list[Region]:
 def scan_regions(width: int, height: int) -> list[Region]:
     """The whole frame and all of its tiles."""
     return [(0, 0, width, height), *tile_regions(width, height)]
+
+
+def thorough_scan_regions(width: int, height: int) -> list[Region]:
+    """The whole frame, all of its tiles, and all of its small tiles."""
+    return [*scan_regions(width, height), *tile_regions(width, height, SMALL_TILE_SHARE)]
 
 
 def cut_tile(image: Image, region: Region, size_px: int) -> tuple[Image, float]:

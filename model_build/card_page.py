@@ -53,34 +53,39 @@ def card_page(card: ModelCard) -> str:
 def _figures(card: ModelCard) -> str:
     if not card.metrics:
         return "Not measured yet."
-    parts = [f"Of the int8 model, at its default threshold of {card.threshold}."]
+    parts = [
+        f"Of the int8 model, at its default threshold of {card.threshold}, for pictures on their "
+        "own: they are looked at at three scales, and mirrored, too. AP50 as a video's frames are "
+        "looked at, at two scales, is in the next column, and that of the float network beside it."
+    ]
     if card.threshold_chosen_at is not None:
         parts[0] += f" The threshold was chosen on `{card.threshold_chosen_at.dataset}`."
         if "empty-hard" in card.metrics:
             parts[0] += " Pictures of `empty-hard` were among the empty ones that it keeps quiet."
-    int8 = {name: kinds["int8"] for name, kinds in card.metrics.items()}
+    stills = {name: kinds["stills"] for name, kinds in card.metrics.items()}
     rows = []
-    for name, m in int8.items():
-        float_ap50 = card.metrics[name]["float"].ap50 if "float" in card.metrics[name] else None
+    for name, m in stills.items():
+        frames = (card.metrics[name][kind].ap50 for kind in ("int8", "float"))
         rows.append(
             [
                 f"`{name}`",
                 f"{m.pictures:,}",
                 f"{m.birds:,}",
-                *map(_share, (m.ap50, float_ap50, m.precision, m.recall)),
+                *map(_share, (m.ap50, *frames, m.precision, m.recall)),
                 f"{m.empty_flagged} of {m.empty_pictures:,}" if m.empty_pictures else "-",
             ]
         )
-    head = ["set", "pictures", "birds", "AP50", "float AP50", "precision", "recall", "false alarms"]
+    head = ["set", "pictures", "birds", "AP50", "as frames", "float, as frames"]
+    head += ["precision", "recall", "false alarms"]
     parts.append(_table(head, rows))
-    parts.append("\n".join(f"- `{name}`: {SETS[name]}" for name in int8 if name in SETS))
+    parts.append("\n".join(f"- `{name}`: {SETS[name]}" for name in stills if name in SETS))
     for field, title in (("recall_by_size", "size"), ("recall_by_kind", "kind of difficulty")):
-        parts.extend(_recalls(int8, field, title))
+        parts.extend(_recalls(stills, field, title))
     return "\n\n".join(part for part in parts if part)
 
 
-def _recalls(int8: Mapping[str, DatasetMetrics], field: str, title: str) -> list[str]:
-    by_set = {name: getattr(m, field) for name, m in int8.items()}
+def _recalls(stills: Mapping[str, DatasetMetrics], field: str, title: str) -> list[str]:
+    by_set = {name: getattr(m, field) for name, m in stills.items()}
     by_set = {name: recalls for name, recalls in by_set.items() if len(recalls) > 1}
     if not by_set:
         return []

@@ -11,12 +11,9 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from edgebird.interpreter import TfliteInterpreter, default_threads
-from edgebird.model import load_model
 from edgebird.structures import Detections, Image
 from model_build.metrics import SIZES, Judged, Truth, at_threshold, judge
-from model_build.network import build_detector
-from model_build.validation import KerasInterpreter, ValidationSet, float_card, look_through
+from model_build.validation import ValidationSet, look_through, measured_detectors
 
 PAGE = "index.html"
 _CELL_PX, _CELLS_A_ROW, _MOST_CELLS = 200, 6, 36
@@ -66,17 +63,11 @@ def write_report(weights: Path, tflite: Path, sets: Sequence[ValidationSet], fol
     Raises:
         ModelError: the int8 model does not fit its card.
     """
-    model = load_model(tflite, "detector")
-    float_model = build_detector(model.card.input_size_px[0])
-    float_model.load_weights(weights)
-    interpreters = {
-        "float": (KerasInterpreter(float_model), float_card(float_model)),
-        "int8": (TfliteInterpreter(model, default_threads()), model.card),
-    }
+    model, detectors = measured_detectors(weights, tflite)
     looked = []
     for dataset in sets:
-        for kind, (interpreter, card) in interpreters.items():
-            found, truths = look_through(interpreter, card, dataset)
+        for kind, detector in detectors.items():
+            found, truths = look_through(detector, dataset)
             looked.append(Looked(dataset, kind, found, truths, judge(found, truths)))
     return write_page(looked, model.card.threshold, folder)
 
@@ -249,8 +240,9 @@ def _recall_bars(
     for axis, (name, kinds) in zip(axes, groups.items(), strict=False):
         for place, one in enumerate(kinds):
             recalls: dict[str, float] = getattr(at_threshold(one.judged, threshold), field)
-            y = np.arange(len(recalls)) + (place - (len(kinds) - 1) / 2) * 0.4
-            bars = axis.barh(y, list(recalls.values()), 0.38, label=one.kind)
+            thickness = 0.8 / len(kinds)
+            y = np.arange(len(recalls)) + (place - (len(kinds) - 1) / 2) * thickness
+            bars = axis.barh(y, list(recalls.values()), 0.95 * thickness, label=one.kind)
             axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
             names = [_size_range(n) if n in SIZES else n for n in recalls]
             axis.set_yticks(np.arange(len(names)), names, fontsize=8)

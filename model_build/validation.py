@@ -13,17 +13,23 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from edgebird.detector.both_ways import BothWays
-from edgebird.detector.conv import ConvDetector
-from edgebird.interpreter import Interpreter, TfliteInterpreter, default_threads
-from edgebird.model import InputScaling, ModelCard, OperatingPoint, load_model, write_model
+from edgebird.detector import Detector
+from edgebird.detector.conv import ConvDetector, still_detector
+from edgebird.interpreter import TfliteInterpreter, default_threads
+from edgebird.model import (
+    InputScaling,
+    Model,
+    ModelCard,
+    OperatingPoint,
+    load_model,
+    write_model,
+)
 from edgebird.structures import Detections, Image
 from edgebird.tiles import Region
 from model_build.augment import Material
 from model_build.datasets import Example, Packs
 from model_build.hard_pictures import KINDS, empty_picture, small_birds_picture
 from model_build.metrics import (
-    Judged,
     Truth,
     at_threshold,
     average_precision,
@@ -113,40 +119,46 @@ class KerasInterpreter:
         return [np.asarray(output[0]) for output in outputs]
 
 
-def run_set(
-    interpreter: Interpreter,
-    card: ModelCard,
-    dataset: ValidationSet,
-    *,
-    whole_only: bool = False,
-    every: int = 1,
-) -> Judged:
-    """Run the runtime's detector over a set and judge it; see `look_through`."""
-    return judge(*look_through(interpreter, card, dataset, whole_only=whole_only, every=every))
+def measured_detectors(weights: Path, tflite: Path) -> tuple[Model, dict[str, ConvDetector]]:
+    """What a trained model is judged as.
+
+    Args:
+        weights: of the float model.
+        tflite: the int8 model, with its card.
+
+    Returns:
+        The int8 model, and detectors: ``float`` and ``int8`` scan each picture at two scales, as
+        `edgebird detect` does with a video's frames; ``stills`` is the int8 model as it looks at
+        pictures on their own.
+
+    Raises:
+        ModelError: the int8 model does not fit its card.
+    """
+    model = load_model(tflite, "detector")
+    float_model = build_detector(model.card.input_size_px[0])
+    float_model.load_weights(weights)
+    int8 = TfliteInterpreter(model, default_threads())
+    return model, {
+        "float": ConvDetector(KerasInterpreter(float_model), float_card(float_model)),
+        "int8": ConvDetector(int8, model.card),
+        "stills": still_detector(int8, model.card),
+    }
 
 
 def look_through(
-    interpreter: Interpreter,
-    card: ModelCard,
-    dataset: ValidationSet,
-    *,
-    whole_only: bool = False,
-    every: int = 1,
+    detector: Detector, dataset: ValidationSet, *, whole_only: bool = False, every: int = 1
 ) -> tuple[list[Detections], list[Truth]]:
-    """Run the runtime's detector over a set.
+    """Run a detector over a set.
 
     Args:
-        interpreter: of the float or the int8 model.
-        card: of the model.
+        detector: of the runtime.
         dataset: what to look at.
-        whole_only: only the whole picture at once, as a live camera's first look does, in place of
-            the scan at two scales and both ways that `edgebird detect` does with pictures.
+        whole_only: only the whole picture at once, as a live camera's first look does.
         every: take only every n-th picture, for a quick look.
 
     Returns:
         What was found, and what is there, in each picture.
     """
-    detector = ConvDetector(interpreter if whole_only else BothWays(interpreter, card), card)
     found: list[Detections] = []
     truths: list[Truth] = []
     for load in tqdm(dataset.items[::every], dataset.name, leave=False):
@@ -167,19 +179,19 @@ def falsely_alarming(tflite: Path, empties: Sequence[Example], score: float) -> 
         score: lowest one that counts.
     """
     model = load_model(tflite, "detector")
-    interpreter = TfliteInterpreter(model, default_threads())
-    found, _ = look_through(interpreter, model.card, own_set(empties))
+    detector = ConvDetector(TfliteInterpreter(model, default_threads()), model.card)
+    found, _ = look_through(detector, own_set(empties))
     return [e for e, d in zip(empties, found, strict=True) if (d.score >= score).any()]
 
 
 def training_figures(model: keras.Model, sets: Sequence[ValidationSet]) -> dict[str, float]:
     """A quick look while training: AP50 on ``own``, on an eighth of ``val`` and ``val-small``."""
-    interpreter, card = KerasInterpreter(model), float_card(model)
+    detector = ConvDetector(KerasInterpreter(model), float_card(model))
     figures = {}
     for dataset in sets:
         if dataset.name in ("own", "val", "val-small"):
             every = 1 if dataset.name == "own" else 8
-            judged = run_set(interpreter, card, dataset, whole_only=True, every=every)
+            judged = judge(*look_through(detector, dataset, whole_only=True, every=every))
             figures[f"ap50 {dataset.name}"] = round(average_precision(judged) or 0.0, 4)
     return figures
 
@@ -215,38 +227,31 @@ def evaluate_models(
     """Measure the float and the int8 model and write the figures into the int8 model's card.
 
     The threshold is the lowest at which at most ``flagged_share`` of the empty pictures of ``own``,
-    ``val`` and ``empty-hard`` are flagged by the int8 model. A few dozen empty pictures cannot
-    vouch for a low one: where the training started from a model with a ``start_threshold``, it is
-    not below that, unless one at which more of the ``own`` birds are found is better there
-    (`best_threshold`).
+    ``val`` and ``empty-hard`` are flagged as ``stills`` (`measured_detectors`). A few dozen empty
+    pictures cannot vouch for a low one: where the training started from a model with a
+    ``start_threshold``, it is not below that, unless one at which more of the ``own`` birds are
+    found is better there (`best_threshold`).
 
     Returns:
         The card as written.
     """
-    model = load_model(tflite, "detector")
-    float_model = build_detector(model.card.input_size_px[0])
-    float_model.load_weights(weights)
-    interpreters: dict[str, tuple[Interpreter, ModelCard]] = {
-        "float": (KerasInterpreter(float_model), float_card(float_model)),
-        "int8": (TfliteInterpreter(model, default_threads()), model.card),
-    }
+    model, detectors = measured_detectors(weights, tflite)
     judged = {
         dataset.name: {
-            kind: run_set(interpreter, card, dataset)
-            for kind, (interpreter, card) in interpreters.items()
+            kind: judge(*look_through(detector, dataset)) for kind, detector in detectors.items()
         }
         for dataset in sets
     }
     chosen_on = [name for name in ("own", "val", "empty-hard") if name in judged]
-    threshold = quietest_threshold([judged[name]["int8"] for name in chosen_on], flagged_share)
+    threshold = quietest_threshold([judged[name]["stills"] for name in chosen_on], flagged_share)
     if start_threshold is not None and "own" in judged:
-        trusted = min(start_threshold, best_threshold(judged["own"]["int8"]))
+        trusted = min(start_threshold, best_threshold(judged["own"]["stills"]))
         threshold = max(threshold, trusted)
     metrics = {
         name: {kind: at_threshold(j, threshold) for kind, j in kinds.items()}
         for name, kinds in judged.items()
     }
-    chosen = metrics[chosen_on[0]]["int8"]
+    chosen = metrics[chosen_on[0]]["stills"]
     card = msgspec.structs.replace(
         model.card,
         threshold=threshold,
@@ -273,7 +278,7 @@ def table(card: ModelCard) -> str:
                 f"{name:<10} {kind:<6} {figures[0]:>6} {figures[1]:>9} {figures[2]:>7}  "
                 f"{m.empty_flagged} of {m.empty_pictures} empty pictures"
             )
-            if m.recall_by_kind and kind == "int8":
+            if m.recall_by_kind and kind == "stills":
                 by_group = m.recall_by_size | m.recall_by_kind
                 recalls = ", ".join(f"{name} {value:.2f}" for name, value in by_group.items())
                 lines.append(f"    recall: {recalls}")

@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 from edgebird.tiles import (
     PADDING_VALUE,
+    SMALL_TILE_SHARE,
+    TILE_SHARE,
     cut_tile,
     cut_tiles,
     scan_regions,
+    thorough_scan_regions,
     tile_around,
     tile_regions,
     tile_side,
@@ -45,10 +48,10 @@ def test_windows_that_cannot_be_are_refused(length: int, window: int, overlap: i
         window_starts(length, window, overlap)
 
 
-@given(width=SIDES, height=SIDES)
-def test_tiles_are_full_squares_inside_the_frame(width: int, height: int) -> None:
-    side = tile_side(width, height)
-    for left, top, right, bottom in tile_regions(width, height):
+@given(width=SIDES, height=SIDES, share=st.sampled_from([TILE_SHARE, SMALL_TILE_SHARE]))
+def test_tiles_are_full_squares_inside_the_frame(width: int, height: int, share: float) -> None:
+    side = tile_side(width, height, share)
+    for left, top, right, bottom in tile_regions(width, height, share):
         assert left >= 0
         assert top >= 0
         assert right <= width
@@ -69,13 +72,18 @@ def test_a_small_bird_lies_whole_in_some_tile(
     )
 
 
-@given(width=SIDES, height=SIDES, x=st.floats(0, 1), y=st.floats(0, 1))
+@given(width=SIDES, height=SIDES, x=st.floats(0, 1), y=st.floats(0, 1), share=st.floats(0, 0.5))
 def test_the_tile_around_a_box_is_inside_and_holds_its_centre(
-    width: int, height: int, x: float, y: float
+    width: int, height: int, x: float, y: float, share: float
 ) -> None:
     centre = x * width, y * height
-    left, top, right, bottom = tile_around((*centre, *centre), width, height)
-    assert right - left == bottom - top == tile_side(width, height)
+    half = share * min(width, height) / 2
+    box = centre[0] - half, centre[1] - half, centre[0] + half, centre[1] + half
+    left, top, right, bottom = tile_around(box, width, height)
+    smallest, largest = (tile_side(width, height, s) for s in (SMALL_TILE_SHARE, TILE_SHARE))
+    assert smallest <= right - left == bottom - top <= largest
+    # what is not too large for any tile can be told from a part of something larger in its own
+    assert 10 * half <= right - left + 1 or right - left == largest
     assert 0 <= left <= centre[0] + 1
     assert centre[0] - 1 <= right <= width
     assert 0 <= top <= centre[1] + 1
@@ -85,6 +93,8 @@ def test_the_tile_around_a_box_is_inside_and_holds_its_centre(
 def test_a_frame_is_scanned_whole_first() -> None:
     assert scan_regions(640, 480)[0] == (0, 0, 640, 480)
     assert len(scan_regions(640, 480)) == 7
+    assert thorough_scan_regions(640, 480)[:7] == scan_regions(640, 480)
+    assert len(thorough_scan_regions(640, 480)) == 19
 
 
 def test_a_tile_keeps_proportions_and_is_padded_with_grey() -> None:

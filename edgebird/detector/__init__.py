@@ -24,14 +24,12 @@ class Detector(Protocol):
         """Find birds in the given regions of a frame, or in all of it, best first."""
 
 
-def open_detector(
-    settings: DetectorSection, *, for_stills: bool = False
-) -> tuple[Model, Detector]:
+def open_detector(settings: DetectorSection, *, for_stills: bool = False) -> tuple[Model, Detector]:
     """The detector that the settings name, and the model it runs on.
 
     Args:
         settings: which one.
-        for_stills: pictures on their own are to be looked at, each `BothWays`.
+        for_stills: pictures on their own are to be looked at, which may take longer.
 
     Raises:
         UsageError: two settings do not go together.
@@ -39,11 +37,10 @@ def open_detector(
     """
     # Here and not above, because they import this module.
     from edgebird.classify import Classifier
-    from edgebird.detector.both_ways import BothWays
-    from edgebird.detector.conv import ConvDetector
+    from edgebird.detector.conv import ConvDetector, still_detector
     from edgebird.detector.verify import VerifyingDetector
     from edgebird.detector.window import WindowDetector
-    from edgebird.interpreter import Interpreter, TfliteInterpreter, default_threads
+    from edgebird.interpreter import TfliteInterpreter, default_threads
 
     threads = settings.threads or default_threads()
     path = None if settings.model is None else Path(settings.model)
@@ -59,10 +56,8 @@ def open_detector(
     if settings.smallest_bird_px is not None:
         raise UsageError("smallest_bird_px is for the window detector only: leave it out")
     model = load_model(path or DEFAULT_DETECTOR, "detector")
-    interpreter: Interpreter = TfliteInterpreter(model, threads)
-    if for_stills:
-        interpreter = BothWays(interpreter, model.card)
-    detector = ConvDetector(interpreter, model.card)
+    make = still_detector if for_stills else ConvDetector
+    detector = make(TfliteInterpreter(model, threads), model.card)
     if not settings.verify:
         return model, detector
     second = load_model(DEFAULT_CLASSIFIER, "classifier")

@@ -1,4 +1,4 @@
-"""Each tile looked at twice, as it is and mirrored: a still picture is seen only once."""
+"""Each tile looked at twice, as it is and mirrored."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class BothWays:
 
     What the network only sees one way round is mostly no bird, so the mean tells birds from others
     better, at twice the time (test-time augmentation; Krizhevsky et al., 2012, ImageNet
-    Classification with Deep Convolutional Neural Networks). A live camera shows a bird again in its
-    next frame, and has no time for it.
+    Classification with Deep Convolutional Neural Networks).
 
     Args:
         interpreter: runs the network of a detector.

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebird.detector.both_ways import BothWays
 from edgebird.detector.merge import merge
 from edgebird.interpreter import Interpreter
 from edgebird.model import ModelCard
 from edgebird.structures import Boxes, Detections, Image, Scores
-from edgebird.tiles import Region, centre_inside, cut_tiles, scan_regions, touches_inner_border
+from edgebird.tiles import (
+    Region,
+    centre_inside,
+    cut_tiles,
+    scan_regions,
+    thorough_scan_regions,
+    touches_inner_border,
+)
 
 # In a tile a box longer than the first share of it, or ending nearer to its border than the second,
 # is mostly a part of a bird that the whole frame shows better (measured on validation pictures: 4
@@ -66,10 +74,17 @@ class ConvDetector:
     Args:
         interpreter: runs the network.
         card: says what the network's outputs mean.
+        scan: where to look in a frame of this width and height when nobody says.
     """
 
-    def __init__(self, interpreter: Interpreter, card: ModelCard) -> None:
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        card: ModelCard,
+        scan: Callable[[int, int], Sequence[Region]] = scan_regions,
+    ) -> None:
         self._interpreter = interpreter
+        self._scan = scan
         self._stride_px = card.stride_px
         self._objectness = card.outputs.index("objectness")
         self._box = card.outputs.index("box")
@@ -77,7 +92,7 @@ class ConvDetector:
     def detect(
         self, image: Image, regions: Sequence[Region] | None = None, *, threshold: float
     ) -> Detections:
-        """Find birds in the given regions of a frame (default: all of it at two scales).
+        """Find birds in the given regions of a frame (default: all of it, as ``scan`` says).
 
         Args:
             image: uint8 (H, W, 3), RGB.
@@ -88,7 +103,7 @@ class ConvDetector:
             Birds in pixels of the full frame, best first.
         """
         height, width = image.shape[:2]
-        regions = scan_regions(width, height) if regions is None else regions
+        regions = self._scan(width, height) if regions is None else regions
         if not regions:
             return Detections.none()
         size_px = self._interpreter.input_size[0]
@@ -119,3 +134,11 @@ class ConvDetector:
         xyxy = xyxy.clip(0, limits)
         stays = merge(xyxy, score)
         return Detections(xyxy[stays], score[stays])
+
+
+def still_detector(interpreter: Interpreter, card: ModelCard) -> ConvDetector:
+    """The most thorough one, for pictures on their own: at three scales and both ways.
+
+    A live camera shows a bird again in its next frame, and has no time for all that.
+    """
+    return ConvDetector(BothWays(interpreter, card), card, thorough_scan_regions)
