@@ -118,6 +118,17 @@ def test_what_fills_the_view_has_to_be_surer() -> None:
     assert len(large.detect(image, whole, threshold=between)) == 0
 
 
+@pytest.mark.parametrize(("grey", "in_small_view"), [(115, False), (128, True)])
+def test_what_a_small_view_shows_has_to_be_surer(grey: int, in_small_view: bool) -> None:
+    image = scene()
+    image[40:80, 80:120] = grey  # scores of 0.31 and 0.5
+    detector = ConvDetector(FakeInterpreter(), card())
+    large: list[Region] = [(64, 20, 128, 84)]
+    small: list[Region] = [(80, 40, 120, 80)]
+    assert len(detector.detect(image, large, threshold=0.25)) > 0
+    assert (len(detector.detect(image, small, threshold=0.25)) > 0) == in_small_view
+
+
 def test_looked_at_both_ways_a_mirrored_picture_has_mirrored_birds() -> None:
     """The network alone knows left from right: the shipped one says other things of a mirrored
     picture.
