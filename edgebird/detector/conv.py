@@ -31,8 +31,8 @@ _BORDER_OF_TILE = 0.047
 # validation pictures: with as many empty pictures flagged, half as many small birds more).
 _FILLS_VIEW = 0.6
 _ODDS_OF_FILLING = 0.6
-# In a view smaller than the first share of the frame's shorter side, what is less sure than the second
-# is mostly a part of a larger bird (measured: else `nestbox` loses 0.07 AP50 to the small tiles).
+# In a view smaller than the first share of the frame's shorter side, what is less sure than the
+# second is mostly a part of a larger bird (measured: else `nestbox` loses 0.07 AP50).
 _SMALL_VIEW, _SURE_IN_SMALL_VIEW = 0.55, 0.4
 # More candidates than this from one tile are noise; the best are kept.
 _MAX_CANDIDATES = 100
