@@ -160,7 +160,7 @@ def test_the_shipped_classifier_is_as_good_as_its_readers_are_told() -> None:
         kinds = model.card.classifier_metrics[name]
         assert set(kinds) == {"float", "int8"}
         assert kinds["int8"].pictures == pictures
-        assert kinds["int8"].accuracy >= 0.97
+        assert kinds["int8"].accuracy >= 0.975
         assert kinds["int8"].calibration_error <= 0.02
 
 
