@@ -9,7 +9,7 @@ from model_build.targets import IGNORED, POSITIVE, STRIDE
 
 # A box that reaches this IoU is as good as any: a score has to say "bird", and asking it for the
 # last pixel of the border as well keeps small birds, whose boxes are never that exact, below cats.
-_GOOD_IOU = 0.6
+_GOOD_IOU = 0.75
 
 
 def bird_cells(target: tf.Tensor) -> tf.Tensor:
