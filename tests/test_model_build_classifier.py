@@ -156,7 +156,7 @@ def test_black_padding_is_cut_off_and_a_black_picture_left_alone() -> None:
 # --- training pictures
 
 
-@pytest.mark.parametrize(("mix", "side"), [(ArticleMix, 32), (FeederMix, 96)])
+@pytest.mark.parametrize(("mix", "side"), [(ArticleMix, 32), (FeederMix, 128)])
 def test_a_training_picture_is_a_function_of_its_number(
     mix: type[ArticleMix] | type[FeederMix], side: int, pictures: TrainingPictures
 ) -> None:
@@ -232,10 +232,10 @@ def test_the_articles_network_learns_what_is_easy(
 def test_both_recipes_answer_for_pictures_of_their_size(pictures: TrainingPictures) -> None:
     recipe = RECIPES["edgebird"]
     model = build_classifier(recipe)
-    assert model.input_shape == (None, 96, 96, 3)
+    assert model.input_shape == (None, 128, 128, 3)
     assert model.output_shape == (None, 2)
     batch, labels, concepts = next(iter(picture_batches(pictures, replace(recipe, batch=2), 0)))
-    assert batch.shape == (2, 96, 96, 3)
+    assert batch.shape == (2, 128, 128, 3)
     assert labels.shape == concepts.shape == (2,)
     assert np.isfinite(np.asarray(model(batch))).all()
 
