@@ -193,8 +193,8 @@ class TfliteInterpreter:
             self._set_up_for(images.shape)
             self._batch = len(images)
         if self._takes_pixels_less_128:
-            # all that changes is the highest bit, and it can be changed on the way: a third of
-            # the time that a copy of our own and the library's take
+            # all that changes is the highest bit, and it can be changed on the way, without a
+            # copy of our own
             held = self._tflite.tensor(self._input)()
             np.bitwise_xor(images, np.uint8(128), out=held.view(np.uint8))
             del held  # the library refuses to run while we point into its memory

@@ -238,9 +238,9 @@ def _recall_bars(
         return None
     figure, axes = _panels(len(groups))
     for axis, (name, kinds) in zip(axes, groups.items(), strict=False):
+        thickness = 0.8 / len(kinds)
         for place, one in enumerate(kinds):
             recalls: dict[str, float] = getattr(at_threshold(one.judged, threshold), field)
-            thickness = 0.8 / len(kinds)
             y = np.arange(len(recalls)) + (place - (len(kinds) - 1) / 2) * thickness
             bars = axis.barh(y, list(recalls.values()), 0.95 * thickness, label=one.kind)
             axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
