@@ -302,7 +302,7 @@ def test_commands_change_what_the_loop_reads_and_are_answered(mosquitto: Mosquit
         eventually(lambda: latest(client, "threshold") == "0.35")
         assert latest(client, "enabled") == "OFF"
         assert (controls.enabled, controls.threshold) == (False, 0.35)
-        assert controls.take_snapshot()
+        eventually(controls.take_snapshot)
         assert not controls.take_snapshot()  # once for each request
         sink.emit(SnapshotTaken("c", Frame(IMAGE, 0, 0.0, START_UTC_S, "c")))
         eventually(lambda: latest(client, "snapshot"))
