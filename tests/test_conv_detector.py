@@ -129,6 +129,36 @@ def test_what_a_small_view_shows_has_to_be_surer(grey: int, in_small_view: bool)
     assert (len(detector.detect(image, small, threshold=0.25)) > 0) == in_small_view
 
 
+def test_parts_of_what_is_too_long_for_its_tile_go_with_it() -> None:
+    """A tile shows a large bird and a part of it: both are left to the whole frame."""
+
+    class LargeBirdWithItsHead(FakeInterpreter):
+        """A cell in the middle says a large bird, a weaker one beside it a small one."""
+
+        def run(self, image: Image) -> list[np.ndarray]:
+            logits = np.full((8, 8, 1), -9, np.float32)
+            half_px = np.full((8, 8, 4), 8, np.float32)
+            logits[3, 3], half_px[3, 3] = 3, 26
+            logits[3, 4], half_px[3, 4] = 2, 9
+            answers = {"objectness": logits, "box": np.log(half_px / 8)}
+            return [answers[name] for name in card().outputs]
+
+    detector = ConvDetector(LargeBirdWithItsHead(), card())
+    assert len(detector.detect(scene(), [(20, 10, 84, 74)], threshold=0.5)) == 0
+    whole = detector.detect(scene(size=(64, 64)), [(0, 0, 64, 64)], threshold=0.5)
+    assert len(whole) == 1
+    assert whole.xyxy[0].tolist() == pytest.approx([2, 2, 54, 54], abs=0.1)
+
+
+@pytest.mark.parametrize(("grey", "seen"), [(96, False), (115, True)])
+def test_a_tile_has_to_be_somewhat_sure(grey: int, seen: bool) -> None:
+    image = scene()
+    image[40:80, 80:120] = grey  # scores of 0.12 and 0.31
+    detector = ConvDetector(FakeInterpreter(), card())
+    assert len(detector.detect(image, [(0, 0, 128, 96)], threshold=0.05)) > 0
+    assert (len(detector.detect(image, [(64, 20, 128, 84)], threshold=0.05)) > 0) == seen
+
+
 def test_looked_at_both_ways_a_mirrored_picture_has_mirrored_birds() -> None:
     """The network alone knows left from right: the shipped one says other things of a mirrored
     picture.
