@@ -30,8 +30,6 @@ MAX_BOXES = 16
 COUNTED_SHARE, NOTICEABLE_SHARE = 0.4, 0.08
 # The kinds' shares.
 PHOTO, MOSAIC = 0.25, 0.25
-# Photos are enlarged so much at most: a close tile shows parts of a large bird, which are no birds.
-ZOOM = 2.6
 # How often a pasted bird comes close beside the one before it.
 COMPANY = 0.5
 # Photos with a second bird that has no box; beside their birds is not always nothing.
@@ -121,7 +119,7 @@ def _photo_scene(rng: Generator, material: Material, size: int, empty_share: flo
     example = _pick(rng, pool)
     photo = material.decode(example)
     height, width = photo.shape[:2]
-    scale = size / max(height, width) * log_uniform(rng, 0.5, ZOOM)
+    scale = size / max(height, width) * log_uniform(rng, 0.5, 1.7)
     new_w, new_h = max(8, round(width * scale)), max(8, round(height * scale))
     photo = _resized(photo, new_w, new_h)
     canvas = np.empty((size, size, 3), np.uint8)

@@ -15,9 +15,6 @@ _POSITIVE_SHARE, _POSITIVE_CELLS = 0.18, 2.5
 _NEAREST_CELL_PX = 0.51 * STRIDE
 # Around that, as far as this share, it is no bird's centre and no background either.
 _IGNORED_SHARE, _IGNORED_CELLS = 0.36, 4.5
-# What shows of a bird that is mostly outside fills the picture when it is longer than this share of
-# it: then its parts, heads and wings, are no birds, and only its middle is left open.
-_FILLING_SHARE = 0.4
 POSITIVE, NEGATIVE, IGNORED = 1.0, 0.0, -1.0
 
 
@@ -33,11 +30,6 @@ def target_map(scene: Scene) -> np.ndarray:
     state = target[..., 0]
     y, x = np.mgrid[:height, :width] * STRIDE + STRIDE / 2
     for left, top, right, bottom in scene.ignored:
-        if max(right - left, bottom - top) > _FILLING_SHARE * max(scene.picture.shape[:2]):
-            middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
-            reach_x, reach_y = _IGNORED_SHARE * (right - left), _IGNORED_SHARE * (bottom - top)
-            left, right = middle_x - reach_x, middle_x + reach_x
-            top, bottom = middle_y - reach_y, middle_y + reach_y
         state[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = IGNORED
     # Large birds first, so that a small one before a large one keeps its cells.
     areas = np.prod(scene.boxes[:, 2:] - scene.boxes[:, :2], axis=1)

@@ -87,7 +87,7 @@ class Recipe:
     steps: int = 5000
     batch: int = 16
     learning_rate: float = 1.5e-3
-    trunk_rate: float = 0.4
+    trunk_rate: float = 0.2
     warmup_steps: int = 200
     frozen_blocks: int = 3
     weight_decay: float = 1e-4
