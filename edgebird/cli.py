@@ -160,7 +160,7 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
 @click.option(
     "--verify/--no-verify",
     default=None,
-    help="Have the classifier take a second look at doubtful birds. Default: no.",
+    help="Have the classifier take a second look at doubtful birds. Default: yes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option(
@@ -344,7 +344,8 @@ def classify(
             click.echo(f"{name}: {'bird' if verdict.bird else 'no bird'} ({probability:.2f})")
 
     loaded = load_model(Path(model) if model else DEFAULT_CLASSIFIER, "classifier")
-    classifier = Classifier(TfliteInterpreter(loaded, default_threads()), loaded.card)
+    interpreter = TfliteInterpreter(loaded, default_threads())
+    classifier = Classifier(interpreter, loaded.card, both_ways=True)
     classify_pictures(pictures, classifier, show, threshold=threshold)
 
 

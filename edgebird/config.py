@@ -56,7 +56,7 @@ class DetectorSection(_Section, frozen=True):
     threads: Count | None = None
     name: Literal["conv", "window"] = "conv"
     smallest_bird_px: Annotated[int, Meta(ge=4)] | None = None
-    verify: bool = False
+    verify: bool | None = None
 
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]

@@ -107,8 +107,9 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         labels: what it can find.
         threshold: the default score threshold, 0 to 1.
         threshold_chosen_at: precision and recall there.
-        metrics: of a detector, by set name, by ``float``, ``int8`` (both as a video's frames are
-            looked at) and ``stills`` (int8, as pictures on their own are).
+        metrics: of a detector, by set name, by ``float``, ``int8`` (both the network alone, as a
+            video's frames are looked at), ``frames`` and ``stills`` (int8 and its second look, as
+            frames and as pictures on their own are looked at).
         training_data: every set used.
         licence: of the weights.
         commit: of the code that trained it.

@@ -55,8 +55,9 @@ def _figures(card: ModelCard) -> str:
         return "Not measured yet."
     parts = [
         f"Of the int8 model, at its default threshold of {card.threshold}, for pictures on their "
-        "own: they are looked at at three scales, and mirrored, too. AP50 as a video's frames are "
-        "looked at, at two scales, is in the next column, and that of the float network beside it."
+        "own: they are looked at at three scales, and mirrored, too, and what is doubtful a second "
+        "time by the classifier. In the next columns AP50 as a video's frames are looked at, at "
+        "two scales, then without the second look, and the same of the float network."
     ]
     if card.threshold_chosen_at is not None:
         parts[0] += f" The threshold was chosen on `{card.threshold_chosen_at.dataset}`."
@@ -65,17 +66,21 @@ def _figures(card: ModelCard) -> str:
     stills = {name: kinds["stills"] for name, kinds in card.metrics.items()}
     rows = []
     for name, m in stills.items():
-        frames = (card.metrics[name][kind].ap50 for kind in ("int8", "float"))
+        # older cards have no "frames"
+        others = (card.metrics[name].get(kind) for kind in ("frames", "int8", "float"))
         rows.append(
             [
                 f"`{name}`",
                 f"{m.pictures:,}",
                 f"{m.birds:,}",
-                *map(_share, (m.ap50, *frames, m.precision, m.recall)),
+                _share(m.ap50),
+                *(_share(other.ap50 if other else None) for other in others),
+                _share(m.precision),
+                _share(m.recall),
                 f"{m.empty_flagged} of {m.empty_pictures:,}" if m.empty_pictures else "-",
             ]
         )
-    head = ["set", "pictures", "birds", "AP50", "as frames", "float, as frames"]
+    head = ["set", "pictures", "birds", "AP50", "as frames", "network alone", "float"]
     head += ["precision", "recall", "false alarms"]
     parts.append(_table(head, rows))
     parts.append("\n".join(f"- `{name}`: {SETS[name]}" for name in stills if name in SETS))

@@ -231,6 +231,14 @@ def compare(data: Path, runs: Path, pictures: int) -> None:
 @classifier.command("second-look")
 @DATA
 @click.option("--every", default=1, show_default=True, help="Only every n-th picture of a set.")
+@click.option("--stills", is_flag=True, help="As pictures on their own are looked at, not frames.")
+@click.option(
+    "--flagged-share",
+    default=0.0143,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="How many of the empty pictures may be flagged.",
+)
 @click.option(
     "--try",
     "settings",
@@ -239,18 +247,25 @@ def compare(data: Path, runs: Path, pictures: int) -> None:
     metavar="WEIGHT REACH",
     help="Settings to try, again and again; default: those of the runtime.",
 )
-def second_look(data: Path, every: int, settings: tuple[tuple[float, float], ...]) -> None:
-    """Measure 'detect --verify': false alarms with and without it, at the same recall.
+def second_look(
+    data: Path,
+    every: int,
+    stills: bool,
+    flagged_share: float,
+    settings: tuple[tuple[float, float], ...],
+) -> None:
+    """Measure 'detect --verify': the birds found with as many false alarms as without it, and the
+    false alarms where as many birds are found.
 
     Takes the shipped detector and classifier, and the detector's validation sets.
     """
     from edgebird.classify import Classifier
-    from edgebird.detector.conv import ConvDetector
+    from edgebird.detector.conv import ConvDetector, still_detector
     from edgebird.detector.verify import REACH, WEIGHT
     from edgebird.errors import ModelError
     from edgebird.interpreter import TfliteInterpreter, default_threads
     from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, load_model
-    from model_build.classifier_compare import false_alarms, look_twice, second_look_table
+    from model_build.second_look import effect_table, effects, look_twice
 
     threads = default_threads()
     try:
@@ -258,14 +273,11 @@ def second_look(data: Path, every: int, settings: tuple[tuple[float, float], ...
         second = load_model(DEFAULT_CLASSIFIER, "classifier")
     except ModelError as error:
         raise click.ClickException(str(error)) from None
-    detector = ConvDetector(TfliteInterpreter(first, threads), first.card)
-    looks = Classifier(TfliteInterpreter(second, threads), second.card)
-    rows = []
-    for dataset in _validation_sets(data):
-        looked = look_twice(detector, looks, dataset, every)
-        chosen = settings or ((WEIGHT, REACH),)
-        rows += false_alarms(dataset.name, looked, first.card.threshold, chosen)
-    click.echo(second_look_table(rows))
+    make = still_detector if stills else ConvDetector
+    detector = make(TfliteInterpreter(first, threads), first.card)
+    classifier = Classifier(TfliteInterpreter(second, threads), second.card)
+    looked = {s.name: look_twice(detector, classifier, s, every) for s in _validation_sets(data)}
+    click.echo(effect_table(effects(looked, settings or ((WEIGHT, REACH),), flagged_share)))
 
 
 def _folder(runs: Path, recipe: str) -> Path:

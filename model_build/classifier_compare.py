@@ -1,6 +1,5 @@
-"""The classifier at work in detection: what convolution buys, and what a second look does.
-
-Both use the runtime's own code on the validation sets.
+"""What convolution buys: birds found by sliding windows, by one network over the whole frame, and
+by the detector, all with the runtime's own code.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from tqdm import tqdm
 from edgebird.classify import Classifier
 from edgebird.detector import Detector
 from edgebird.detector.conv import ConvDetector
-from edgebird.detector.verify import both_looks, second_look
 from edgebird.detector.window import WindowDetector, boxes_from_windows, windows_over
 from edgebird.interpreter import TfliteInterpreter, default_threads
 from edgebird.model import Model
@@ -26,13 +24,11 @@ from edgebird.structures import Detections, Image
 from edgebird.tiles import Region, scan_regions
 from model_build.classifier import RECIPES, build_classifier
 from model_build.classifier_export import dense_article, load_verdict
-from model_build.metrics import Judged, Truth, average_precision, judge
+from model_build.metrics import average_precision, judge
 from model_build.network import build_detector
 from model_build.quantize import to_int8
 from model_build.validation import LOWEST_SCORE, ValidationSet
 from model_build.work import milliseconds, multiply_accumulates
-
-# --- what convolution buys
 
 
 @dataclass(frozen=True)
@@ -165,119 +161,6 @@ def cost_table(rows: Sequence[Cost]) -> str:
     lines += [
         f"| {r.name} | {r.windows:,} | {r.multiply_accumulates / 1e6:,.0f} million | "
         f"{r.ms:,.0f} | {r.ap50:.3f} |"
-        for r in rows
-    ]
-    return "\n".join(lines)
-
-
-# --- what a second look does
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A set's detections, each with what the classifier says of it, and the truths."""
-
-    found: list[Detections]
-    seen: list[np.ndarray]
-    truths: list[Truth]
-
-    def judged(self, threshold: float, weight: float, reach: float) -> Judged:
-        """With the second look at what is doubtful at this threshold; ``reach`` 0 for without."""
-        limit = np.log(threshold / (1 - threshold))
-        changed = []
-        for detections, seen in zip(self.found, self.seen, strict=True):
-            score = detections.score.copy()
-            bounded = np.clip(score, 1e-6, 1 - 1e-6)
-            doubtful = np.abs(np.log(bounded / (1 - bounded)) - limit) < reach
-            score[doubtful] = both_looks(score[doubtful], seen[doubtful], weight, reach)
-            order = np.argsort(-score, kind="stable")
-            changed.append(Detections(detections.xyxy[order], score[order]))
-        return judge(changed, self.truths)
-
-
-@dataclass(frozen=True)
-class SecondLook:
-    """False alarms at one recall.
-
-    Args:
-        name: of the set, and what was done.
-        threshold: at which it has this recall.
-        recall: of the birds.
-        false_alarms: detections that are no bird's box.
-        empty_flagged: pictures without a bird that have a detection.
-        ap50: average precision.
-    """
-
-    name: str
-    threshold: float
-    recall: float
-    false_alarms: int
-    empty_flagged: int
-    ap50: float
-
-
-def look_twice(
-    detector: ConvDetector, classifier: Classifier, dataset: ValidationSet, every: int = 1
-) -> Looked:
-    """Run the detector over a set, and the classifier over all its detections above 0.05."""
-    looked = Looked([], [], [])
-    for load in tqdm(dataset.items[::every], dataset.name, leave=False):
-        picture, truth = load()
-        found = detector.detect(picture, threshold=0.05)
-        looked.found.append(found)
-        looked.seen.append(
-            np.array([second_look(classifier, picture, box) for box in found.xyxy], np.float32)
-        )
-        looked.truths.append(truth)
-    return looked
-
-
-def false_alarms(
-    name: str, looked: Looked, threshold: float, settings: Sequence[tuple[float, float]]
-) -> list[SecondLook]:
-    """The detector alone at its threshold, then with the second look at the same recall (sets
-    without birds: at the same threshold).
-
-    Args:
-        name: of the set.
-        looked: its detections.
-        threshold: the detector's.
-        settings: pairs of weight and reach.
-    """
-    alone = looked.judged(threshold, 0, 0)
-    rows = [_at(f"{name}, detector alone", alone, threshold)]
-    for weight, reach in settings:
-        both = looked.judged(threshold, weight, reach)
-        at = threshold
-        if wanted := int((alone.found_at >= threshold).sum()):
-            # As many birds as before: the score of the one that is just found.
-            at = float(np.sort(both.found_at)[::-1][wanted - 1])
-        rows.append(_at(f"{name}, weight {weight}, reach {reach}", both, at))
-    return rows
-
-
-def _at(name: str, judged: Judged, threshold: float) -> SecondLook:
-    kept = judged.score >= threshold
-    recall = float((judged.found_at >= threshold).mean()) if judged.birds else 0.0
-    return SecondLook(
-        name,
-        threshold,
-        recall,
-        int((kept & ~judged.correct).sum()),
-        int((judged.best_empty_scores >= threshold).sum()),
-        average_precision(judged) or 0.0,
-    )
-
-
-def second_look_table(rows: Sequence[SecondLook]) -> str:
-    """The rows for a person, in Markdown."""
-    lines = [
-        "| set | threshold | recall | false alarms | empty pictures flagged | AP50 |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    lines += [
-        f"| {r.name} | {r.threshold:.2f} | {r.recall:.3f} | {r.false_alarms} | "
-        f"{r.empty_flagged} | {r.ap50:.3f} |"
         for r in rows
     ]
     return "\n".join(lines)

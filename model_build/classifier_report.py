@@ -134,7 +134,7 @@ def measure(
     pictures: Sequence[Labelled],
     folder: Path,
 ) -> dict[str, dict[str, ClassifierMetrics]]:
-    """Measure a classifier on the hold-out, as the runtime runs it.
+    """Measure a classifier on the hold-out, as `edgebird classify` runs it.
 
     Args:
         model: the int8 model, whose card is written anew with the figures.
@@ -147,7 +147,7 @@ def measure(
     """
     answers = {}
     for kind, interpreter in interpreters.items():
-        classifier = Classifier(interpreter, model.card)
+        classifier = Classifier(interpreter, model.card, both_ways=True)
         parts = [
             classifier.log_odds([p.picture() for p in pictures[start : start + _PART]])
             for start in trange(0, len(pictures), _PART, desc=kind, leave=False)

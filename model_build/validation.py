@@ -13,10 +13,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from edgebird.classify import Classifier
 from edgebird.detector import Detector
 from edgebird.detector.conv import ConvDetector, still_detector
+from edgebird.detector.verify import VerifyingDetector
 from edgebird.interpreter import TfliteInterpreter, default_threads
 from edgebird.model import (
+    DEFAULT_CLASSIFIER,
     InputScaling,
     Model,
     ModelCard,
@@ -119,7 +122,7 @@ class KerasInterpreter:
         return [np.asarray(output[0]) for output in outputs]
 
 
-def measured_detectors(weights: Path, tflite: Path) -> tuple[Model, dict[str, ConvDetector]]:
+def measured_detectors(weights: Path, tflite: Path) -> tuple[Model, dict[str, Detector]]:
     """What a trained model is judged as.
 
     Args:
@@ -127,21 +130,25 @@ def measured_detectors(weights: Path, tflite: Path) -> tuple[Model, dict[str, Co
         tflite: the int8 model, with its card.
 
     Returns:
-        The int8 model, and detectors: ``float`` and ``int8`` scan each picture at two scales, as
-        `edgebird detect` does with a video's frames; ``stills`` is the int8 model as it looks at
-        pictures on their own.
+        The int8 model, and detectors: ``float`` and ``int8`` are the network alone, at two scales;
+        ``frames`` and ``stills`` what `edgebird detect` does with a video's frames and with
+        pictures on their own, second look by the shipped classifier included.
 
     Raises:
-        ModelError: the int8 model does not fit its card.
+        ModelError: the int8 model does not fit its card, or there is no classifier.
     """
     model = load_model(tflite, "detector")
     float_model = build_detector(model.card.input_size_px[0])
     float_model.load_weights(weights)
     int8 = TfliteInterpreter(model, default_threads())
+    second = load_model(DEFAULT_CLASSIFIER, "classifier")
+    classifier = Classifier(TfliteInterpreter(second, default_threads()), second.card)
+    alone = ConvDetector(int8, model.card)
     return model, {
         "float": ConvDetector(KerasInterpreter(float_model), float_card(float_model)),
-        "int8": ConvDetector(int8, model.card),
-        "stills": still_detector(int8, model.card),
+        "int8": alone,
+        "frames": VerifyingDetector(alone, classifier),
+        "stills": VerifyingDetector(still_detector(int8, model.card), classifier),
     }
 
 

@@ -68,6 +68,28 @@ def test_many_pictures_go_through_the_network_in_batches_of_one_size() -> None:
     assert interpreter.batches == [16, 16, 16]
 
 
+class LeftSide(FakeBatchInterpreter):
+    """Only looks at the left half of its pictures."""
+
+    def run_batch(self, images: np.ndarray) -> list[np.ndarray]:
+        return super().run_batch(images[:, :, : images.shape[2] // 2])
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 20])
+def test_looking_both_ways_says_the_mean_of_a_picture_and_its_mirror_image(count: int) -> None:
+    pictures = []
+    for i in range(count):
+        picture = plain(10 * i)
+        picture[:, 20:] = 200
+        pictures.append(picture)
+    interpreter = LeftSide()
+    odds = Classifier(interpreter, card(), both_ways=True).log_odds(pictures)
+    assert odds.dtype == np.float32
+    wanted = [((10 * i - 128) + (200 - 128)) / 32 for i in range(count)]
+    np.testing.assert_allclose(odds, wanted, atol=0.15)
+    assert max(interpreter.batches, default=0) <= 16
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (32, 32), (3000, 20)])
 def test_a_picture_of_any_shape_fits(size: tuple[int, int]) -> None:
     fitted = fit_to_input(plain(77, size), (32, 24))

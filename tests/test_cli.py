@@ -486,6 +486,7 @@ def test_a_board_is_measured_as_one_json_object() -> None:
     }
     assert found["tile_ms"]["1"]["p95"] >= found["tile_ms"]["1"]["median"] > 0
     assert found["stage_ms"].keys() >= {"capture", "faults and gate", "schedule", "publish"}
+    assert found["stage_ms"]["second look at a bird"] > 0.1
     assert 0.3 < found["network_share"] < 1.5
     assert found["bare_fps"] > 0
     assert found["idle_cpu_share"] is None

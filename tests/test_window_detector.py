@@ -13,7 +13,7 @@ from edgebird.config import DetectorSection
 from edgebird.detector import open_detector
 from edgebird.detector.conv import ConvDetector
 from edgebird.detector.merge import pairwise_overlap
-from edgebird.detector.verify import VerifyingDetector, windows_around
+from edgebird.detector.verify import VerifyingDetector, window_around
 from edgebird.detector.window import WindowDetector, boxes_from_windows, windows_over
 from edgebird.errors import UsageError
 from edgebird.structures import Detections, Image
@@ -150,15 +150,16 @@ def test_a_doubtful_bird_is_confirmed_and_a_doubtful_shadow_dropped() -> None:
 
 
 def test_sure_detections_are_neither_looked_at_nor_changed() -> None:
-    found, interpreter = looked_twice([DARK, BRIGHT], [0.9, 0.05])
-    assert found.score.tolist() == pytest.approx([0.9])
+    found, interpreter = looked_twice([DARK, BRIGHT], [0.97, 0.05], threshold=0.02)
+    assert found.score.tolist() == pytest.approx([0.97, 0.05])
     assert interpreter.batches == []
 
 
-def test_what_is_doubtful_moves_with_the_threshold() -> None:
-    found, interpreter = looked_twice([DARK], [0.9], threshold=0.85)
-    assert len(found) == 0
-    assert interpreter.batches == [4]
+@pytest.mark.parametrize("threshold", [0.02, 0.4, 0.7])
+def test_a_score_does_not_depend_on_the_threshold(threshold: float) -> None:
+    found, _ = looked_twice([DARK, BRIGHT], [0.8, 0.6], threshold=threshold)
+    assert found.xyxy.tolist() == [BRIGHT, DARK][: len(found)]
+    assert found.score.tolist() == pytest.approx([0.870, 0.472][: len(found)], abs=2e-3)
 
 
 def test_the_first_look_is_asked_for_all_that_could_be_confirmed() -> None:
@@ -178,17 +179,22 @@ def test_a_frame_full_of_doubts_costs_a_bounded_time() -> None:
 @pytest.mark.parametrize(
     "box", [(0, 0, 1, 1), (-5, -5, 300, 300), (159, 119, 160, 120), (50, 50, 50, 50)]
 )
-def test_windows_around_any_box_show_something(box: tuple[float, float, float, float]) -> None:
-    parts = windows_around(box, scene())
-    assert all(min(part.shape[:2]) >= 1 for part in parts)
+def test_a_window_around_any_box_shows_something(box: tuple[float, float, float, float]) -> None:
+    assert min(window_around(box, scene()).shape[:2]) >= 1
 
 
 # --- choosing one
 
 
-def test_the_convolutional_detector_is_the_default() -> None:
-    _, detector = open_detector(DetectorSection())
-    assert isinstance(detector, ConvDetector)
+@pytest.mark.parametrize(
+    ("verify", "kind"),
+    [(None, VerifyingDetector), (True, VerifyingDetector), (False, ConvDetector)],
+)
+def test_the_convolutional_detector_with_a_second_look_is_the_default(
+    verify: bool | None, kind: type
+) -> None:
+    _, detector = open_detector(DetectorSection(verify=verify))
+    assert type(detector) is kind
 
 
 @pytest.mark.parametrize(

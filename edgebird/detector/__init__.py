@@ -58,7 +58,7 @@ def open_detector(settings: DetectorSection, *, for_stills: bool = False) -> tup
     model = load_model(path or DEFAULT_DETECTOR, "detector")
     make = still_detector if for_stills else ConvDetector
     detector = make(TfliteInterpreter(model, threads), model.card)
-    if not settings.verify:
+    if settings.verify is False:
         return model, detector
     second = load_model(DEFAULT_CLASSIFIER, "classifier")
     classifier = Classifier(TfliteInterpreter(second, threads), second.card)
