@@ -27,7 +27,7 @@ from edgebird.camera.demo import DemoFeeder
 from edgebird.camera.files import VideoFile
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.slot import Picture
-from edgebird.classify import Classifier
+from edgebird.classify import open_classifier
 from edgebird.config import Config, overruled
 from edgebird.controls import Controls
 from edgebird.detect import detect_on_camera, silent_progress
@@ -38,7 +38,7 @@ from edgebird.faults import FaultWatch
 from edgebird.firmware import throttled_bits, throttled_words
 from edgebird.health import private_mib, temperature_c
 from edgebird.interpreter import Interpreter, TfliteInterpreter, interpreter_name
-from edgebird.model import DEFAULT_CLASSIFIER, Model, load_model
+from edgebird.model import Model
 from edgebird.motion import Motion, MotionGate, small_luma
 from edgebird.pipeline import Summary, run
 from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
@@ -291,8 +291,7 @@ def _stages_ms(frames: list[Frame]) -> dict[str, float]:
 
 def _second_look_ms(frames: list[Frame], threads: int) -> float:
     """What a doubtful bird costs more: median, in ms."""
-    model = load_model(DEFAULT_CLASSIFIER, "classifier")
-    classifier = Classifier(TfliteInterpreter(model, threads), model.card)
+    classifier = open_classifier(threads)
     bird = Detections(np.array([[200, 200, 300, 280]], np.float32), np.array([0.6], np.float32))
     images = (frame.image for frame in itertools.cycle(frames))
     return median(_times_ms(lambda: second_look(classifier, next(images), bird), len(frames)))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgebird.camera.files import PictureSequence, list_pictures
 from edgebird.errors import CameraError
-from edgebird.model import ModelCard
+from edgebird.interpreter import TfliteInterpreter
+from edgebird.model import DEFAULT_CLASSIFIER, ModelCard, load_model
 from edgebird.structures import Image, Scores
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,18 @@ class Classifier:
         """The probability of a bird for each picture, float32 (N,); see `log_odds`."""
         odds = self.log_odds(pictures)
         return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
+def open_classifier(
+    threads: int, path: Path = DEFAULT_CLASSIFIER, *, both_ways: bool = False
+) -> Classifier:
+    """The classifier in a file, by default the one that is shipped.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    model = load_model(path, "classifier")
+    return Classifier(TfliteInterpreter(model, threads), model.card, both_ways=both_ways)
 
 
 @dataclass(frozen=True)

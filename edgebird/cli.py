@@ -331,9 +331,9 @@ def classify(
       edgebird classify bird.jpg plane.png
       edgebird classify crops/ --json > verdicts.jsonl
     """
-    from edgebird.classify import Classifier, Verdict, classify_pictures
-    from edgebird.interpreter import TfliteInterpreter, default_threads
-    from edgebird.model import DEFAULT_CLASSIFIER, load_model
+    from edgebird.classify import Verdict, classify_pictures, open_classifier
+    from edgebird.interpreter import default_threads
+    from edgebird.model import DEFAULT_CLASSIFIER
 
     def show(verdict: Verdict) -> None:
         name, probability = verdict.path.name, verdict.probability
@@ -343,9 +343,8 @@ def classify(
         else:
             click.echo(f"{name}: {'bird' if verdict.bird else 'no bird'} ({probability:.2f})")
 
-    loaded = load_model(Path(model) if model else DEFAULT_CLASSIFIER, "classifier")
-    interpreter = TfliteInterpreter(loaded, default_threads())
-    classifier = Classifier(interpreter, loaded.card, both_ways=True)
+    path = Path(model) if model else DEFAULT_CLASSIFIER
+    classifier = open_classifier(default_threads(), path, both_ways=True)
     classify_pictures(pictures, classifier, show, threshold=threshold)
 
 

@@ -9,13 +9,13 @@ as independent observations do (naive Bayes).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgebird.detector.merge import pairwise_overlap
 from edgebird.motion import Motion
+from edgebird.odds import log_odds, probability
 from edgebird.structures import Box, Detections
 
 
@@ -75,7 +75,7 @@ class Evidence:
 
     def floor(self, threshold: float) -> float:
         """The lowest score that motion may lift to the threshold, 0 to 1."""
-        return _probability(_log_odds(threshold) - self.settings.motion_bonus)
+        return probability(log_odds(threshold) - self.settings.motion_bonus)
 
     def weigh(self, detections: Detections, motion: Motion, now_s: float) -> Detections:
         """The same detections with their scores changed, best first.
@@ -98,7 +98,7 @@ class Evidence:
             place.moved |= moves
             place.xyxy, place.last_seen_s = xyxy, now_s
             bonus = self.settings.motion_bonus if moves else 0.0
-            scores.append(_probability(_log_odds(score) + bonus - self._penalty(place)))
+            scores.append(probability(log_odds(score) + bonus - self._penalty(place)))
         weighed = np.array(scores, np.float32)
         order = np.argsort(-weighed, kind="stable")
         return Detections(detections.xyxy[order], weighed[order])
@@ -125,12 +125,3 @@ class Evidence:
         latest_first = sorted(self._places, key=lambda place: -place.last_seen_s)
         self._places = [_Place(xyxy, now_s), *latest_first[: _MAX_PLACES - 1]]
         return self._places[0]
-
-
-def _log_odds(probability: float) -> float:
-    probability = min(max(probability, 1e-6), 1 - 1e-6)
-    return math.log(probability / (1 - probability))
-
-
-def _probability(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-log_odds))

@@ -259,23 +259,22 @@ def second_look(
 
     Takes the shipped detector and classifier, and the detector's validation sets.
     """
-    from edgebird.classify import Classifier
+    from edgebird.classify import open_classifier
     from edgebird.detector.conv import ConvDetector, still_detector
     from edgebird.detector.verify import REACH, WEIGHT
     from edgebird.errors import ModelError
     from edgebird.interpreter import TfliteInterpreter, default_threads
-    from edgebird.model import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, load_model
+    from edgebird.model import DEFAULT_DETECTOR, load_model
     from model_build.second_look import effect_table, effects, look_twice
 
     threads = default_threads()
     try:
         first = load_model(DEFAULT_DETECTOR, "detector")
-        second = load_model(DEFAULT_CLASSIFIER, "classifier")
+        classifier = open_classifier(threads)
     except ModelError as error:
         raise click.ClickException(str(error)) from None
     make = still_detector if stills else ConvDetector
     detector = make(TfliteInterpreter(first, threads), first.card)
-    classifier = Classifier(TfliteInterpreter(second, threads), second.card)
     looked = {s.name: look_twice(detector, classifier, s, every) for s in _validation_sets(data)}
     click.echo(effect_table(effects(looked, settings or ((WEIGHT, REACH),), flagged_share)))
 

@@ -13,13 +13,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from edgebird.classify import Classifier
+from edgebird.classify import open_classifier
 from edgebird.detector import Detector
 from edgebird.detector.conv import ConvDetector, still_detector
 from edgebird.detector.verify import VerifyingDetector
 from edgebird.interpreter import TfliteInterpreter, default_threads
 from edgebird.model import (
-    DEFAULT_CLASSIFIER,
     InputScaling,
     Model,
     ModelCard,
@@ -141,8 +140,7 @@ def measured_detectors(weights: Path, tflite: Path) -> tuple[Model, dict[str, De
     float_model = build_detector(model.card.input_size_px[0])
     float_model.load_weights(weights)
     int8 = TfliteInterpreter(model, default_threads())
-    second = load_model(DEFAULT_CLASSIFIER, "classifier")
-    classifier = Classifier(TfliteInterpreter(second, default_threads()), second.card)
+    classifier = open_classifier(default_threads())
     alone = ConvDetector(int8, model.card)
     return model, {
         "float": ConvDetector(KerasInterpreter(float_model), float_card(float_model)),

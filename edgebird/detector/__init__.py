@@ -36,7 +36,7 @@ def open_detector(settings: DetectorSection, *, for_stills: bool = False) -> tup
         ModelError: a model cannot be loaded.
     """
     # Here and not above, because they import this module.
-    from edgebird.classify import Classifier
+    from edgebird.classify import Classifier, open_classifier
     from edgebird.detector.conv import ConvDetector, still_detector
     from edgebird.detector.verify import VerifyingDetector
     from edgebird.detector.window import WindowDetector
@@ -60,6 +60,4 @@ def open_detector(settings: DetectorSection, *, for_stills: bool = False) -> tup
     detector = make(TfliteInterpreter(model, threads), model.card)
     if settings.verify is False:
         return model, detector
-    second = load_model(DEFAULT_CLASSIFIER, "classifier")
-    classifier = Classifier(TfliteInterpreter(second, threads), second.card)
-    return model, VerifyingDetector(detector, classifier)
+    return model, VerifyingDetector(detector, open_classifier(threads))

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgebird.classify import Classifier
 from edgebird.detector import Detector
+from edgebird.odds import log_odds, probability
 from edgebird.structures import Box, Detections, Image, Scores
 from edgebird.tiles import Region
 
@@ -61,8 +62,7 @@ class VerifyingDetector:
             Birds in pixels of the full frame, best first; a score holds both looks.
         """
         # What lies further below the threshold cannot reach it.
-        odds = threshold / max(1 - threshold, 1e-6)
-        liftable = odds / (odds + float(np.exp(self._reach)))
+        liftable = probability(log_odds(threshold) - self._reach)
         least = min(max(liftable, _DOUBTFUL[0]), threshold)
         found = self._detector.detect(image, regions, threshold=least)
         seen = second_look(self._classifier, image, found)
