@@ -187,7 +187,7 @@ def bench(
     tile = cv2.resize(frames[0].image, model.card.input_size_px).astype(np.uint8, copy=False)
     for count in range(1, threads + 1):
         on_step(f"one tile with {count} of {threads} threads")
-        times = _times_ms(partial(TfliteInterpreter(model, count).run, tile), runs)
+        times = _times_ms(partial(TfliteInterpreter(model, count).run, [tile]), runs)
         result.tile_ms[count] = {
             "median": round(median(times), 3),
             "p95": round(times[int(0.95 * (len(times) - 1))], 3),
@@ -219,9 +219,9 @@ class _Timed:
     def input_size(self) -> tuple[int, int]:
         return self._interpreter.input_size
 
-    def run(self, image: Image) -> Sequence[NDArray[np.float32]]:
-        self.tiles.append(image)
-        return self._interpreter.run(image)
+    def run(self, images: Sequence[Image]) -> Sequence[NDArray[np.float32]]:
+        self.tiles += images
+        return self._interpreter.run(images)
 
 
 def _measure_video(result: BenchResult, model: Model, video: Path) -> None:

@@ -39,8 +39,8 @@ class Interpreter(Protocol):
     def input_size(self) -> tuple[int, int]:
         """Width and height of the pictures it takes, in pixels."""
 
-    def run(self, image: Image) -> Sequence[NDArray[np.float32]]:
-        """Outputs for one picture, in the order of the model card."""
+    def run(self, images: Sequence[Image]) -> Sequence[NDArray[np.float32]]:
+        """Outputs, in the order of the model card, each for all pictures, (N, ...)."""
 
 
 def _interpreter_class() -> Any:
@@ -154,21 +154,32 @@ class TfliteInterpreter:
         """Width and height of the pictures it takes, in pixels."""
         return self._size
 
-    def run(self, image: Image) -> Sequence[NDArray[np.float32]]:
-        """Run the network on one picture.
+    def run(self, images: Sequence[Image]) -> Sequence[NDArray[np.float32]]:
+        """Run the network on pictures, at least one, one after the other.
 
         Args:
-            image: uint8 (height, width, 3), RGB, exactly of the input size.
+            images: each uint8 (height, width, 3), RGB, exactly of the input size.
 
         Returns:
-            The outputs in the order of the card, float32, without the batch axis.
+            The outputs in the order of the card, each float32 (N, ...) for all pictures.
 
         Raises:
-            ValueError: the picture has another shape.
+            ValueError: a picture has another shape.
         """
-        if image.shape != (self._size[1], self._size[0], 3):
-            raise ValueError(f"expected {(self._size[1], self._size[0], 3)}, got {image.shape}")
-        return [output[0] for output in self.run_batch(image[None])]
+        wanted = (self._size[1], self._size[0], 3)
+        for image in images:
+            if image.shape != wanted:
+                raise ValueError(f"expected {wanted}, got {image.shape}")
+        # First all inputs, then all runs, then all answers: threads of the network that have to
+        # wait between two runs fall asleep, and the network pushes everything else out of the
+        # processor's caches.
+        self._set_up_for(1)
+        answers = []
+        for pixels in [self._quantized(image) for image in images]:
+            self._tflite.set_tensor(self._input, pixels[None])
+            self._tflite.invoke()
+            answers.append([self._tflite.get_tensor(index) for index, _, _ in self._outputs])
+        return self._dequantized([np.concatenate(output) for output in zip(*answers, strict=True)])
 
     def run_batch(self, images: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Run the network on several pictures at once.
@@ -189,31 +200,18 @@ class TfliteInterpreter:
             raise ValueError(
                 f"expected {('N', self._size[1], self._size[0], 3)}, got {images.shape}"
             )
-        if len(images) != self._batch:
-            self._set_up_for(images.shape)
-            self._batch = len(images)
-        if self._takes_pixels_less_128:
-            # all that changes is the highest bit, and it can be changed on the way, without a
-            # copy of our own
-            held = self._tflite.tensor(self._input)()
-            np.bitwise_xor(images, np.uint8(128), out=held.view(np.uint8))
-            del held  # the library refuses to run while we point into its memory
-        else:
-            self._tflite.set_tensor(self._input, self._quantized(images))
+        self._set_up_for(len(images))
+        self._tflite.set_tensor(self._input, self._quantized(images))
         self._tflite.invoke()
-        results: list[NDArray[np.float32]] = []
-        for index, scale, zero_point in self._outputs:
-            raw = self._tflite.get_tensor(index)
-            # Widen first: an int8 minus its zero point does not fit an int8.
-            results.append((raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale))
-        return results
+        return self._dequantized([self._tflite.get_tensor(index) for index, _, _ in self._outputs])
 
     def time_bare_s(self, images: Sequence[Image]) -> float:
         """How long the network alone takes for pictures as `run` takes them, in seconds.
 
         Nothing but handing over the input and running: what is left is what we add.
         """
-        inputs = [self._quantized(image[None]) for image in images]
+        self._set_up_for(1)
+        inputs = [self._quantized(image)[None] for image in images]
         start_s = time.perf_counter()
         for quantized in inputs:
             self._tflite.set_tensor(self._input, quantized)
@@ -221,20 +219,35 @@ class TfliteInterpreter:
         return time.perf_counter() - start_s
 
     def _quantized(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """One picture or several, (..., width, 3), as the network takes them."""
+        if self._takes_pixels_less_128:
+            # all that changes is the highest bit
+            return np.bitwise_xor(images, np.uint8(128)).view(np.int8)
         # OpenCV looks a table up five times as fast as numpy, but in one picture only.
-        rows = cv2.LUT(images.reshape(-1, *images.shape[2:]), self._pixel_table)
+        rows = cv2.LUT(images.reshape(-1, *images.shape[-2:]), self._pixel_table)
         return np.asarray(rows).reshape(images.shape)
 
-    def _set_up_for(self, shape: tuple[int, ...]) -> None:
+    def _dequantized(self, outputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        # Widen first: an int8 minus its zero point does not fit an int8.
+        return [
+            (raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+            for raw, (_, scale, zero_point) in zip(outputs, self._outputs, strict=True)
+        ]
+
+    def _set_up_for(self, batch: int) -> None:
+        if batch == self._batch:
+            return
+        shape = (batch, self._size[1], self._size[0], 3)
         try:
             with collected(_CHATTER):
                 self._tflite.resize_tensor_input(self._input, shape)
                 self._tflite.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(
-                f"{self._where} cannot take {shape[0]} pictures at once; convert it with a batch "
+                f"{self._where} cannot take {batch} pictures at once; convert it with a batch "
                 f"size that is left open ({str(error).splitlines()[0]})"
             ) from error
+        self._batch = batch
 
 
 def _scale(where: str, details: dict[str, Any]) -> tuple[float, int]:

@@ -115,10 +115,10 @@ class KerasInterpreter:
         """Width and height in pixels."""
         return self._size
 
-    def run(self, image: Image) -> list[np.ndarray]:
-        """Outputs for one picture, float32, without the batch axis."""
-        outputs = self._run(tf.constant(scaled(image[None])))
-        return [np.asarray(output[0]) for output in outputs]
+    def run(self, images: Sequence[Image]) -> list[np.ndarray]:
+        """Outputs for each picture, float32 (N, ...); one at a time, as on the Pi."""
+        answers = [self._run(tf.constant(scaled(image[None]))) for image in images]
+        return [np.concatenate(output) for output in zip(*answers, strict=True)]
 
 
 def measured_detectors(weights: Path, tflite: Path) -> tuple[Model, dict[str, Detector]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -135,13 +137,13 @@ def test_parts_of_what_is_too_long_for_its_tile_go_with_it() -> None:
     class LargeBirdWithItsHead(FakeInterpreter):
         """A cell in the middle says a large bird, a weaker one beside it a small one."""
 
-        def run(self, image: Image) -> list[np.ndarray]:
+        def run(self, images: Sequence[Image]) -> list[np.ndarray]:
             logits = np.full((8, 8, 1), -9, np.float32)
             half_px = np.full((8, 8, 4), 8, np.float32)
             logits[3, 3], half_px[3, 3] = 3, 26
             logits[3, 4], half_px[3, 4] = 2, 9
             answers = {"objectness": logits, "box": np.log(half_px / 8)}
-            return [answers[name] for name in card().outputs]
+            return [np.stack([answers[name]] * len(images)) for name in card().outputs]
 
     detector = ConvDetector(LargeBirdWithItsHead(), card())
     assert len(detector.detect(scene(), [(20, 10, 84, 74)], threshold=0.5)) == 0

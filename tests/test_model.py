@@ -44,10 +44,10 @@ def test_the_shipped_model_is_int8_with_exact_pixels() -> None:
     model = load_model(DEFAULT_DETECTOR, "detector")
     interpreter = TfliteInterpreter(model, 1)
     width, height = interpreter.input_size
-    grey = interpreter.run(np.full((height, width, 3), 127, np.uint8))
+    grey = interpreter.run([np.full((height, width, 3), 127, np.uint8)] * 2)
     assert [output.dtype for output in grey] == [np.float32, np.float32]
     cells = (height // model.card.stride_px, width // model.card.stride_px)
-    assert sorted(output.shape for output in grey) == [(*cells, 1), (*cells, 4)]
+    assert sorted(output.shape for output in grey) == [(2, *cells, 1), (2, *cells, 4)]
     # Plain grey is not a bird.
     objectness = grey[model.card.outputs.index("objectness")]
     assert 1 / (1 + np.exp(-objectness.max())) < model.card.threshold
@@ -55,7 +55,7 @@ def test_the_shipped_model_is_int8_with_exact_pixels() -> None:
 
 def test_any_number_of_threads_gives_the_same(rng_image: np.ndarray) -> None:
     model = load_model(DEFAULT_DETECTOR, "detector")
-    one, two = (TfliteInterpreter(model, threads).run(rng_image) for threads in (1, 2))
+    one, two = (TfliteInterpreter(model, threads).run([rng_image]) for threads in (1, 2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
     assert default_threads() >= 1
@@ -69,7 +69,7 @@ def rng_image() -> np.ndarray:
 def test_a_picture_of_another_size_is_refused(rng_image: np.ndarray) -> None:
     interpreter = TfliteInterpreter(load_model(DEFAULT_DETECTOR, "detector"), 1)
     with pytest.raises(ValueError, match=re.escape("(100, 256, 3)")):
-        interpreter.run(rng_image[:100])
+        interpreter.run([rng_image, rng_image[:100]])
 
 
 def refusal(path: Path, task: str = "detector") -> str:

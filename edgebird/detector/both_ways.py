@@ -36,13 +36,13 @@ class BothWays:
         """Width and height of the pictures it takes, in pixels."""
         return self._interpreter.input_size
 
-    def run(self, image: Image) -> Sequence[NDArray[np.float32]]:
-        """Mean maps of a tile, in the order of the card; see `Interpreter`."""
-        seen = self._interpreter.run(image)
-        mirrored = self._interpreter.run(np.ascontiguousarray(image[:, ::-1]))
+    def run(self, images: Sequence[Image]) -> Sequence[NDArray[np.float32]]:
+        """Mean maps of each tile, in the order of the card; see `Interpreter`."""
+        seen = self._interpreter.run(images)
+        mirrored = self._interpreter.run([np.ascontiguousarray(tile[:, ::-1]) for tile in images])
         means = []
         for name, one, other in zip(self._outputs, seen, mirrored, strict=True):
-            back = other[:, ::-1]
+            back = other[:, :, ::-1]
             if name == "box":
                 back = back[..., _MIRRORED_SIDES]
             means.append((one + back) / np.float32(2))

@@ -113,13 +113,11 @@ class ConvDetector:
         if not regions:
             return Detections.none()
         size_px = self._interpreter.input_size[0]
-        # first all tiles, then all runs, then all answers: threads of the network that have to wait
-        # between two runs fall asleep, and numpy's calls cost more than what they do for one tile
         tiles = list(cut_tiles(image, regions, size_px))
-        answers = [self._interpreter.run(tile.image) for tile in tiles]
-        logits = np.stack([outputs[self._objectness] for outputs in answers])
-        log_distances = np.stack([outputs[self._box] for outputs in answers])
-        xyxy, score, seen_in = decode_maps(logits, log_distances, self._stride_px, threshold)
+        maps = self._interpreter.run([tile.image for tile in tiles])
+        xyxy, score, seen_in = decode_maps(
+            maps[self._objectness], maps[self._box], self._stride_px, threshold
+        )
         if not len(xyxy):
             return Detections.none()
 
