@@ -2,7 +2,7 @@
 
 ``edgebird``, which the runtime ships::
 
-    picture (128, 128, 3) ─► EfficientNet-Lite0 with ImageNet weights ─► mean over positions
+    picture (128, 128, 3) ─► EfficientNet-Lite2 with ImageNet weights ─► mean over positions
                           ─► dropout ─► 2 outputs
 
 ``article``, the network of the article, with convolutions that stay inside the picture
@@ -30,16 +30,10 @@ from tqdm import tqdm
 from model_build.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
 from model_build.classifier_data import TrainingPictures
 from model_build.classifier_pictures import ArticleMix, FeederMix
-from model_build.network import (
-    PIXEL_MEAN,
-    PIXEL_SCALE,
-    build_detector,
-    freeze_trunk,
-    load_imagenet_trunk,
-)
+from model_build.network import PIXEL_MEAN, PIXEL_SCALE
 from model_build.start_weights import load_keras_weights
 from model_build.train import learning_rate
-from model_build.trunk_weights import folded_convolution, imagenet_state_dict
+from model_build.trunk import LITE2, freeze_trunk
 
 LOG, WEIGHTS = "metrics.jsonl", "classifier.weights.h5"
 # Of what the classes of the sets teach beside "bird or not", in the sum of the losses.
@@ -82,14 +76,20 @@ RECIPES = {
     "edgebird": ClassifierRecipe(
         network="edgebird",
         size_px=128,
-        steps=11_000,
+        steps=9000,
         batch=32,
         learning_rate=3e-4,
-        frozen_blocks=3,
+        frozen_blocks=4,
         concepts=True,
     ),
     "article": ClassifierRecipe(
-        network="article", size_px=32, steps=6000, batch=96, learning_rate=1e-3
+        network="article",
+        size_px=32,
+        steps=24_000,
+        batch=96,
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        concepts=True,
     ),
 }
 
@@ -131,18 +131,12 @@ def article_features(x):
 
 
 def _build_on_trunk(size_px: int, batch_size: int | None) -> keras.Model:
-    # The detector's trunk up to its last block; what the detector puts on top stays out.
-    detector = build_detector(size_px, batch_size=batch_size)
-    load_imagenet_trunk(detector)
-    x = detector.get_layer("block15_project").output
-    x = layers.Conv2D(1280, 1, name="top")(x)
-    x = layers.ReLU(6.0, name="top_relu")(x)
-    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    picture = keras.Input((size_px, size_px, 3), batch_size=batch_size, name="picture")
+    x = LITE2.top(LITE2.blocks(picture)[-1])
     x = layers.Dropout(0.2, name="dropout")(x)
     logits = layers.Dense(2, name="logits", dtype="float32")(x)
-    model = keras.Model(detector.input, logits, name="edgebird")
-    top = folded_convolution(imagenet_state_dict(), "_conv_head", "_bn1")
-    model.get_layer("top").set_weights(top)
+    model = keras.Model(picture, logits, name="edgebird")
+    LITE2.load_imagenet_weights(model)
     return model
 
 

@@ -121,6 +121,10 @@ class FeederMix:
     def _single(self, rng: Generator, label: int) -> Lesson:
         labelled = _pick(rng, self._pictures.birds if label == BIRD else self._pictures.others)
         picture = labelled.picture()
+        if rng.random() < 0.4:
+            # as it is: seen through a camera only, it would be taken for a bird too easily
+            picture = _other_light(rng, _cropped(rng, picture, 0.8))
+            return Lesson(picture, label, labelled.concept)
         # A part of a bird's crop may show no bird; a part of another thing is no bird either.
         picture = _cropped(rng, picture, 0.65 if label == BIRD else 0.35)
         return Lesson(self._as_a_camera_sees_it(rng, picture), label, labelled.concept)

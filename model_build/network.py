@@ -7,28 +7,25 @@
       │ blocks 5-10           stride 16, 112 channels ──1x1──► + ─up──►             and box per cell
       └ blocks 11-15          stride 32, 320 channels ──1x1─up─►
 
-The trunk's batch normalizations are folded into its convolutions before training: they would be
-frozen anyway (batches on a small machine are too small to train them), and folded they cost
-nothing. Trunk: EfficientNet-Lite (Liu, 2020, after Tan and Le, 2019, arXiv:1905.11946).
 Top-down merge: Lin et al., 2017, arXiv:1612.03144.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import layers
 
 from model_build.targets import STRIDE as STRIDE  # the network's too
-from model_build.trunk_weights import folded_convolution, imagenet_state_dict
+from model_build.trunk import LITE0, relu6
 
 # Pixels 0..255 become (pixel - PIXEL_MEAN) / PIXEL_SCALE, which int8 represents exactly.
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 # The head predicts ln(distance / STRIDE) to the four sides of the box; this range covers
 # distances from 0.4 to 400 pixels and bounds what int8 has to resolve.
 LOG_DISTANCE_RANGE = (-3.0, 3.9)
+# The last block of the trunk at each resolution that the head looks at.
+_FEATURE_BLOCKS = (4, 10, 15)
 
 
 def scaled(pictures: np.ndarray) -> np.ndarray:
@@ -36,53 +33,10 @@ def scaled(pictures: np.ndarray) -> np.ndarray:
     return (pictures.astype(np.float32) - PIXEL_MEAN) / PIXEL_SCALE
 
 
-@dataclass(frozen=True)
-class _Stage:
-    repeats: int
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-
-
-_LITE0_STAGES = (
-    _Stage(1, 3, 1, 1, 16),
-    _Stage(2, 3, 2, 6, 24),
-    _Stage(2, 5, 2, 6, 40),
-    _Stage(3, 3, 2, 6, 80),
-    _Stage(3, 5, 1, 6, 112),
-    _Stage(4, 5, 2, 6, 192),
-    _Stage(1, 3, 1, 6, 320),
-)
-# The last block of each resolution that the head looks at.
-_FEATURE_BLOCKS = (4, 10, 15)
-
-
-def _relu6(x, name):
-    return layers.ReLU(6.0, name=name)(x)
-
-
-def _inverted_residual(x, block: int, stage: _Stage, stride: int):
-    """Expand, filter per channel, project; with a shortcut where shapes allow it."""
-    channels = x.shape[-1]
-    y = x
-    if stage.expansion > 1:
-        y = layers.Conv2D(channels * stage.expansion, 1, name=f"block{block}_expand")(y)
-        y = _relu6(y, f"block{block}_expand_relu")
-    y = layers.DepthwiseConv2D(
-        stage.kernel, stride, padding="same", name=f"block{block}_depthwise"
-    )(y)
-    y = _relu6(y, f"block{block}_depthwise_relu")
-    y = layers.Conv2D(stage.channels, 1, name=f"block{block}_project")(y)
-    if stride == 1 and channels == stage.channels:
-        y = layers.Add(name=f"block{block}_add")([x, y])
-    return y
-
-
 def _separable(x, kernel: int, channels: int, name: str):
     x = layers.DepthwiseConv2D(kernel, padding="same", name=f"{name}_depthwise")(x)
     x = layers.Conv2D(channels, 1, name=f"{name}_pointwise")(x)
-    return _relu6(x, f"{name}_relu")
+    return relu6(x, f"{name}_relu")
 
 
 def build_detector(size_px: int, channels: int = 64, batch_size: int | None = None) -> keras.Model:
@@ -102,21 +56,14 @@ def build_detector(size_px: int, channels: int = 64, batch_size: int | None = No
     if size_px % 32:
         raise ValueError(f"the input size must be a multiple of 32, not {size_px}")
     picture = keras.Input((size_px, size_px, 3), batch_size=batch_size, name="picture")
-    x = layers.Conv2D(32, 3, 2, padding="same", name="stem")(picture)
-    x = _relu6(x, "stem_relu")
-    features, block = [], 0
-    for stage in _LITE0_STAGES:
-        for repeat in range(stage.repeats):
-            x = _inverted_residual(x, block, stage, stage.stride if repeat == 0 else 1)
-            if block in _FEATURE_BLOCKS:
-                features.append(x)
-            block += 1
+    blocks = LITE0.blocks(picture)
+    features = [blocks[block] for block in _FEATURE_BLOCKS]
 
     laterals = [
         layers.Conv2D(channels, 1, name=f"lateral{8 << level}")(feature)
         for level, feature in enumerate(features)
     ]
-    x = _relu6(laterals.pop(), "merge32_relu")
+    x = relu6(laterals.pop(), "merge32_relu")
     for stride in (16, 8):
         # XLA has no gradient of it in half precision
         x = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name=f"up{stride}")(x)
@@ -139,28 +86,6 @@ def build_detector(size_px: int, channels: int = 64, batch_size: int | None = No
         4, 1, name="box", dtype="float32", bias_initializer=keras.initializers.Constant(1.5)
     )(box)
     return keras.Model(picture, [objectness, box], name="bird_detector")
-
-
-def load_imagenet_trunk(model: keras.Model) -> None:
-    """Give the trunk its ImageNet weights, batch normalizations folded in."""
-    state = imagenet_state_dict()
-    model.get_layer("stem").set_weights(folded_convolution(state, "_conv_stem", "_bn0"))
-    for block in range(_FEATURE_BLOCKS[-1] + 1):
-        source = f"_blocks.{block}"
-        if block > 0:
-            expand = folded_convolution(state, f"{source}._expand_conv", f"{source}._bn0")
-            model.get_layer(f"block{block}_expand").set_weights(expand)
-        depthwise = folded_convolution(state, f"{source}._depthwise_conv", f"{source}._bn1")
-        model.get_layer(f"block{block}_depthwise").set_weights(depthwise)
-        project = folded_convolution(state, f"{source}._project_conv", f"{source}._bn2")
-        model.get_layer(f"block{block}_project").set_weights(project)
-
-
-def freeze_trunk(model: keras.Model, blocks: int) -> None:
-    """Freeze the stem and the first ``blocks`` blocks (edges and textures need no relearning)."""
-    frozen = ("stem", *(f"block{block}_" for block in range(blocks)))
-    for layer in model.layers:
-        layer.trainable = not (blocks > 0 and layer.name.startswith(frozen))
 
 
 def trunk_variables(model: keras.Model) -> set[str]:

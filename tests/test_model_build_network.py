@@ -35,8 +35,6 @@ from model_build.losses import detection_loss
 from model_build.network import (
     STRIDE,
     build_detector,
-    freeze_trunk,
-    load_imagenet_trunk,
     trunk_variables,
 )
 from model_build.quantize import card_for, quantize
@@ -44,6 +42,7 @@ from model_build.runs import read_hard_negatives, write_hard_negatives
 from model_build.start_weights import load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
 from model_build.train import LOG, Recipe, learning_rate, train
+from model_build.trunk import LITE0, freeze_trunk
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, falsely_alarming, float_card
 
@@ -151,9 +150,9 @@ def test_the_trunk_learns_slowly_and_its_first_blocks_not() -> None:
 
 def test_the_trunk_has_the_imagenet_weights_with_their_normalization() -> None:
     model = build_detector(64)
-    load_imagenet_trunk(model)
+    LITE0.load_imagenet_weights(model)
     picture = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("f4")
-    state = imagenet_state_dict()
+    state = imagenet_state_dict(LITE0.package)
     kernel = state["_conv_stem.weight"].transpose(2, 3, 1, 0)
     y = tf.nn.conv2d(picture, kernel, 2, "SAME")
     y = (y - state["_bn0.running_mean"]) / np.sqrt(state["_bn0.running_var"] + 1e-3)
@@ -254,8 +253,8 @@ def test_the_shipped_int8_model_gives_its_weights_back() -> None:
     int8, full = TfliteInterpreter(shipped, 1), KerasInterpreter(model)
     for number in range(3):
         picture = cv2.resize(drawn_bird(number)[0], (256, 256))
-        by_name = dict(zip(shipped.card.outputs, int8.run(picture), strict=True))
-        objectness, box = full.run(picture)
+        by_name = dict(zip(shipped.card.outputs, int8.run([picture]), strict=True))
+        objectness, box = full.run([picture])
         # int8 resolves log-odds to about 0.1, and ln(distance) to about 0.03
         assert np.abs(by_name["objectness"] - objectness).mean() < 0.2
         assert np.abs(by_name["box"] - box).mean() < 0.1
@@ -290,7 +289,7 @@ def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
 ) -> None:
     keras.utils.set_random_seed(0)
     model = build_detector(64)
-    load_imagenet_trunk(model)
+    LITE0.load_imagenet_weights(model)
     for name in ("objectness", "box"):  # untrained heads answer too quietly to compare
         kernel, bias = model.get_layer(name).get_weights()
         model.get_layer(name).set_weights([100 * kernel, bias])
@@ -303,8 +302,8 @@ def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
     loaded = load_model(path, "detector")
     int8, full = TfliteInterpreter(loaded, 1), KerasInterpreter(model)
     picture = material.birds[0].picture()[:64, :64]
-    by_name = dict(zip(loaded.card.outputs, int8.run(picture), strict=True))
-    objectness, box = full.run(picture)
+    by_name = dict(zip(loaded.card.outputs, int8.run([picture]), strict=True))
+    objectness, box = full.run([picture])
     for name, wanted in (("objectness", objectness), ("box", box)):
         assert by_name[name].shape == wanted.shape
         assert np.corrcoef(by_name[name].ravel(), wanted.ravel())[0, 1] > 0.95
@@ -370,7 +369,7 @@ def test_a_step_taken_too_early_says_what_is_missing(
 def test_equalizing_changes_scales_and_not_results() -> None:
     keras.utils.set_random_seed(5)
     model = build_detector(64)
-    load_imagenet_trunk(model)
+    LITE0.load_imagenet_weights(model)
     pictures = [np.random.default_rng(i).normal(0, 1, (1, 64, 64, 3)).astype("f4") for i in (1, 2)]
     spread = [size.max() / np.median(size) for size in channel_sizes(model, pictures)]
     before = [np.asarray(output) for output in model(pictures[0])]

