@@ -42,7 +42,7 @@ from model_build.runs import read_hard_negatives, write_hard_negatives
 from model_build.start_weights import load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
 from model_build.train import LOG, Recipe, learning_rate, train
-from model_build.trunk import LITE0, freeze_trunk
+from model_build.trunk import LITE0, LITE2, Trunk, freeze_trunk
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, falsely_alarming, float_card
 
@@ -146,6 +146,21 @@ def test_the_trunk_learns_slowly_and_its_first_blocks_not() -> None:
     assert "block10_expand/kernel" in trainable
     assert trunk_variables(model) & trainable
     assert "objectness/bias" not in trunk_variables(model)
+
+
+@pytest.mark.parametrize("trunk", [LITE0, LITE2], ids=lambda trunk: trunk.package)
+def test_all_of_a_trunk_gets_its_imagenet_weights(trunk: Trunk) -> None:
+    picture = keras.Input((32, 32, 3))
+    model = keras.Model(picture, trunk.top(trunk.blocks(picture)[-1]))
+    fresh = {layer.name: layer.get_weights() for layer in model.layers}
+    trunk.load_imagenet_weights(model)
+    for layer in model.layers:
+        for before, after in zip(fresh[layer.name], layer.get_weights(), strict=True):
+            assert not np.array_equal(before, after), layer.name
+    wanted = sum(1 for name in imagenet_state_dict(trunk.package) if ".weight" in name)
+    convolutions = [layer for layer in model.layers if layer.weights]
+    # the package has a normalization for each convolution, and a layer for ImageNet's classes
+    assert 2 * len(convolutions) + 1 == wanted
 
 
 def test_the_trunk_has_the_imagenet_weights_with_their_normalization() -> None:
