@@ -344,7 +344,7 @@ def classify(
             click.echo(f"{name}: {'bird' if verdict.bird else 'no bird'} ({probability:.2f})")
 
     path = Path(model) if model else DEFAULT_CLASSIFIER
-    classifier = open_classifier(default_threads(), path, both_ways=True)
+    classifier = open_classifier(default_threads(), path, thorough=True)
     classify_pictures(pictures, classifier, show, threshold=threshold)
 
 

@@ -28,7 +28,7 @@ CLASSIFIER_DATA = [
     TrainingData("Pascal VOC 2007, bird-free photos", "Flickr terms"),
     TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
 ]
-TRUNK = TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0")
+TRUNK = TrainingData("EfficientNet-Lite2 trunk trained on ImageNet", "Apache-2.0")
 
 
 class KerasClassifier:

@@ -147,7 +147,7 @@ def measure(
     """
     answers = {}
     for kind, interpreter in interpreters.items():
-        classifier = Classifier(interpreter, model.card, both_ways=True)
+        classifier = Classifier(interpreter, model.card, thorough=True)
         parts = [
             classifier.log_odds([p.picture() for p in pictures[start : start + _PART]])
             for start in trange(0, len(pictures), _PART, desc=kind, leave=False)

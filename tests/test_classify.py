@@ -76,18 +76,29 @@ class LeftSide(FakeBatchInterpreter):
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 20])
-def test_looking_both_ways_says_the_mean_of_a_picture_and_its_mirror_image(count: int) -> None:
+def test_a_thorough_look_says_the_mean_of_a_picture_and_its_mirror_image(count: int) -> None:
     pictures = []
     for i in range(count):
         picture = plain(10 * i)
         picture[:, 20:] = 200
         pictures.append(picture)
     interpreter = LeftSide()
-    odds = Classifier(interpreter, card(), both_ways=True).log_odds(pictures)
+    odds = Classifier(interpreter, card(), thorough=True).log_odds(pictures)
     assert odds.dtype == np.float32
     wanted = [((10 * i - 128) + (200 - 128)) / 32 for i in range(count)]
     np.testing.assert_allclose(odds, wanted, atol=0.15)
     assert max(interpreter.batches, default=0) <= 16
+
+
+def test_a_thorough_look_sees_the_middle_from_closer() -> None:
+    """Bright at its border only: seen whole and once more without most of the border."""
+    picture = plain(0)
+    picture[:2], picture[-2:] = 255, 255
+    looked_once = classifier().log_odds([picture])
+    interpreter = FakeBatchInterpreter()
+    [thorough] = Classifier(interpreter, card(), thorough=True).log_odds([picture])
+    assert interpreter.batches == [4]
+    assert -8 < thorough < looked_once[0] - 0.5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (32, 32), (3000, 20)])
