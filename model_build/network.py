@@ -86,8 +86,3 @@ def build_detector(size_px: int, channels: int = 64, batch_size: int | None = No
         4, 1, name="box", dtype="float32", bias_initializer=keras.initializers.Constant(1.5)
     )(box)
     return keras.Model(picture, [objectness, box], name="bird_detector")
-
-
-def trunk_variables(model: keras.Model) -> set[str]:
-    """Paths of the trunk's variables: they learn at a lower rate than the new layers."""
-    return {v.path for v in model.variables if v.path.startswith(("stem", "block"))}

@@ -34,10 +34,9 @@ from model_build.input_pipeline import Part, picture_batches
 from model_build.losses import bird_cells, detection_loss
 from model_build.network import (
     build_detector,
-    trunk_variables,
 )
 from model_build.start_weights import load_start_weights
-from model_build.trunk import LITE0, freeze_trunk
+from model_build.trunk import LITE0, freeze_trunk, trunk_variables
 
 LOG, WEIGHTS = "metrics.jsonl", "detector.weights.h5"
 # How TensorBoard tells a curve from other things.

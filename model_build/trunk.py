@@ -37,11 +37,6 @@ class Trunk:
     package: str
     stages: tuple[_Stage, ...]
 
-    @property
-    def last_block(self) -> int:
-        """Number of the block that ends it, counted from 0."""
-        return sum(stage.repeats for stage in self.stages) - 1
-
     def blocks(self, picture: keras.KerasTensor) -> list[keras.KerasTensor]:
         """The trunk on top of a picture (N, S, S, 3), with fresh weights: each block's output."""
         x = layers.Conv2D(32, 3, 2, padding="same", name="stem")(picture)
@@ -71,7 +66,7 @@ class Trunk:
     def _names(self) -> dict[str, tuple[str, str]]:
         """The package's convolution and batch normalization by the name of our layer."""
         names = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
-        for block in range(self.last_block + 1):
+        for block in range(sum(stage.repeats for stage in self.stages)):
             source = f"_blocks.{block}"
             if block > 0:
                 names[f"block{block}_expand"] = (f"{source}._expand_conv", f"{source}._bn0")
@@ -126,3 +121,8 @@ def freeze_trunk(model: keras.Model, blocks: int) -> None:
     frozen = ("stem", *(f"block{block}_" for block in range(blocks)))
     for layer in model.layers:
         layer.trainable = not (blocks > 0 and layer.name.startswith(frozen))
+
+
+def trunk_variables(model: keras.Model) -> set[str]:
+    """Paths of the trunk's variables: they learn at a lower rate than the new layers."""
+    return {v.path for v in model.variables if v.path.startswith(("stem", "block"))}

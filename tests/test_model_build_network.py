@@ -35,14 +35,13 @@ from model_build.losses import detection_loss
 from model_build.network import (
     STRIDE,
     build_detector,
-    trunk_variables,
 )
 from model_build.quantize import card_for, quantize
 from model_build.runs import read_hard_negatives, write_hard_negatives
 from model_build.start_weights import load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
 from model_build.train import LOG, Recipe, learning_rate, train
-from model_build.trunk import LITE0, LITE2, Trunk, freeze_trunk
+from model_build.trunk import LITE0, LITE2, Trunk, freeze_trunk, trunk_variables
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, falsely_alarming, float_card
 
