@@ -33,6 +33,15 @@ DATA = click.option(
 )
 
 
+TRUNK = click.option(
+    "--trunk",
+    type=click.Choice(["lite0", "lite2"]),
+    default="lite0",
+    show_default=True,
+    help="Which EfficientNet the network is built on; lite2 sees more and takes 1.5 times as long.",
+)
+
+
 @click.group(context_settings={"max_content_width": 100})
 def main() -> None:
     """Train the bird detector and turn it into what the runtime ships.
@@ -162,6 +171,7 @@ def gather(packs: Path, data: Path) -> None:
 @click.option("--steps", type=click.IntRange(1), help="Batches to train for.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures a batch, on all machines together.")
 @click.option("--size", "size_px", type=click.IntRange(64), help="Side of the pictures, px.")
+@TRUNK
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Its peak.")
 @click.option(
     "--empty-share",
@@ -205,6 +215,7 @@ def train(
     birds: tuple[str, ...],
     unlabelled_are_empty: bool,
     size_px: int | None,
+    trunk: str,
     hard_negatives: Path | None,
     input_processes: int | None,
     measure_input: bool,
@@ -238,6 +249,7 @@ def train(
             packs=packs,
             birds=birds,
             unlabelled_are_empty=unlabelled_are_empty,
+            trunk=trunk,
             size_px=size_px,
             hard_negatives=hard_negatives,
             start_from=start_from,
@@ -254,6 +266,7 @@ def train(
 
     recipe = dataclasses.replace(
         FINE_TUNING if own and start_from is not None else Recipe(),
+        trunk=origin.trunk,
         size_px=origin.size_px,
         **{name: value for name, value in changes.items() if value is not None},
     )
@@ -310,9 +323,10 @@ def quantize(data: Path | None, run: Path, size_px: int | None) -> None:
     from edgebird.model import write_model
     from model_build.quantize import card_for
     from model_build.quantize import quantize as to_int8
+    from model_build.trunk import TRUNKS
 
     size_px = size_px or origin.size_px
-    content = to_int8(weights, sources.material, size_px)
+    content = to_int8(weights, sources.material, size_px, TRUNKS[origin.trunk])
     path = run / "bird_detector.tflite"
     card = card_for(content, size_px, origin.threshold or 0.5, origin.training_data)
     write_model(content, card, path)
@@ -365,11 +379,11 @@ def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
     weights, tflite = _weights(run), _tflite(run)
     origin, sources = _sources_of(run, data)
 
+    from model_build.trunk import TRUNKS
     from model_build.validation import evaluate_models, table
 
-    card = evaluate_models(
-        weights, tflite, _validation_sets(sources), flagged_share, origin.threshold
-    )
+    sets, trunk = _validation_sets(sources), TRUNKS[origin.trunk]
+    card = evaluate_models(weights, tflite, trunk, sets, flagged_share, origin.threshold)
     click.echo(table(card))
     if origin.is_own:
         click.echo(f"next: edgebird detect --model {tflite} --camera 0")
@@ -391,24 +405,28 @@ def report(data: Path | None, run: Path, to: Path | None) -> None:
     The contact sheets show pictures of the data sets: do not publish them.
     """
     weights, tflite = _weights(run), _tflite(run)
-    _, sources = _sources_of(run, data)
+    origin, sources = _sources_of(run, data)
 
     from model_build.report import write_report
+    from model_build.trunk import TRUNKS
 
-    page = write_report(weights, tflite, _validation_sets(sources), to or run / "report")
+    sets, trunk = _validation_sets(sources), TRUNKS[origin.trunk]
+    page = write_report(weights, tflite, trunk, sets, to or run / "report")
     click.echo(f"open {page}")
 
 
 @main.command("tile-time")
 @click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--rounds", default=300, show_default=True, type=click.IntRange(1), help="Tiles.")
-def tile_time(model: Path, rounds: int) -> None:
+@TRUNK
+def tile_time(model: Path, rounds: int, trunk: str) -> None:
     """Time a tile of an int8 MODEL (.tflite) beside EfficientNet-Lite0 at 224 px, one thread."""
     from edgebird.errors import ModelError
     from model_build.tile_time import tile_times
+    from model_build.trunk import TRUNKS
 
     try:
-        click.echo(tile_times(model, rounds))
+        click.echo(tile_times(model, TRUNKS[trunk], rounds))
     except ModelError as error:
         raise click.ClickException(str(error)) from None
 

@@ -35,7 +35,7 @@ def card_page(card: ModelCard) -> str:
     parts = [
         f"# {card.name}",
         f"Finds birds in pictures of {width} x {height} pixels: an int8 TFLite model for CPUs, "
-        f"EfficientNet-Lite0 with a head that answers for every {card.stride_px} x "
+        f"EfficientNet-Lite with a head that answers for every {card.stride_px} x "
         f"{card.stride_px} pixels. What the program reads is in the `.json` beside this page.",
         "## Figures",
         _figures(card),

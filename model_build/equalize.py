@@ -9,11 +9,14 @@ fill the scale (cross-layer equalization, Nagel et al., 2019, arXiv:1906.04721).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+
+from model_build.network import FEATURE_STRIDES
+from model_build.trunk import Trunk
 
 # Of a channel's values this share must fit: the rare ones beyond do not decide its size.
 _FITTING_SHARE = 0.999
@@ -40,30 +43,36 @@ class Stream:
         return [f"block{first}_project", *(f"block{block}_add" for block in others)]
 
 
-STREAMS = (
-    Stream((0,), ("block1_expand",)),
-    Stream((1, 2), ("block2_expand", "block3_expand")),
-    Stream((3, 4), ("block4_expand", "block5_expand", "lateral8")),
-    Stream((5, 6, 7), ("block6_expand", "block7_expand", "block8_expand")),
-    Stream((8, 9, 10), ("block9_expand", "block10_expand", "block11_expand", "lateral16")),
-    Stream(
-        (11, 12, 13, 14), ("block12_expand", "block13_expand", "block14_expand", "block15_expand")
-    ),
-    Stream((15,), ("lateral32",)),
-)
+def streams_of(trunk: Trunk) -> list[Stream]:
+    """One for each stage of a trunk: its blocks all add to it, and the next stage reads it."""
+    streams, first = [], 0
+    laterals = {trunk.last_blocks[stride]: f"lateral{stride}" for stride in FEATURE_STRIDES}
+    for stage in trunk.stages:
+        end = first + stage.repeats
+        readers = [f"block{block}_expand" for block in range(first + 1, end)]
+        if stage is not trunk.stages[-1]:
+            readers.append(f"block{end}_expand")
+        if end - 1 in laterals:
+            readers.append(laterals[end - 1])
+        streams.append(Stream(tuple(range(first, end)), tuple(readers)))
+        first = end
+    return streams
 
 
-def channel_sizes(model: keras.Model, pictures: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """How large each channel of each of `STREAMS` gets.
+def channel_sizes(
+    model: keras.Model, streams: Sequence[Stream], pictures: Iterable[np.ndarray]
+) -> list[np.ndarray]:
+    """How large each channel of each stream gets.
 
     Args:
         model: a detector of `network.build_detector`.
+        streams: of its trunk.
         pictures: float32 (N, S, S, 3), as the network takes them.
 
     Returns:
         For each stream float32 (channels,).
     """
-    names = [stream.tensors for stream in STREAMS]
+    names = [stream.tensors for stream in streams]
     outputs = [[model.get_layer(name).output for name in stream] for stream in names]
     look = keras.Model(model.input, outputs)
     sizes = [np.full(stream[0].shape[-1], 1e-6, np.float32) for stream in outputs]
@@ -75,14 +84,16 @@ def channel_sizes(model: keras.Model, pictures: Iterable[np.ndarray]) -> list[np
     return sizes
 
 
-def equalize(model: keras.Model, pictures: Iterable[np.ndarray]) -> None:
+def equalize(model: keras.Model, trunk: Trunk, pictures: Iterable[np.ndarray]) -> None:
     """Give all channels of each stream the same size, in place.
 
     Args:
         model: a detector of `network.build_detector`; its outputs stay the same but for rounding.
+        trunk: the model's.
         pictures: float32 (N, S, S, 3), to measure with.
     """
-    for stream, size in zip(STREAMS, channel_sizes(model, pictures), strict=True):
+    streams = streams_of(trunk)
+    for stream, size in zip(streams, channel_sizes(model, streams, pictures), strict=True):
         factor = (np.exp(np.log(size).mean()) / size).clip(1 / _MOST, _MOST)
         for block in stream.writers:
             layer = model.get_layer(f"block{block}_project")

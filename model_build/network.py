@@ -1,4 +1,6 @@
-"""The detector network: EfficientNet-Lite0 trunk, top-down merge, stride-8 head.
+"""The detector network: EfficientNet-Lite trunk, top-down merge, stride-8 head.
+
+On Lite0's trunk:
 
 ::
 
@@ -17,15 +19,15 @@ import numpy as np
 from keras import layers
 
 from model_build.targets import STRIDE as STRIDE  # the network's too
-from model_build.trunk import LITE0, relu6
+from model_build.trunk import LITE0, Trunk, relu6
 
 # Pixels 0..255 become (pixel - PIXEL_MEAN) / PIXEL_SCALE, which int8 represents exactly.
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 # The head predicts ln(distance / STRIDE) to the four sides of the box; this range covers
 # distances from 0.4 to 400 pixels and bounds what int8 has to resolve.
 LOG_DISTANCE_RANGE = (-3.0, 3.9)
-# The last block of the trunk at each resolution that the head looks at.
-_FEATURE_BLOCKS = (4, 10, 15)
+# The resolutions of the trunk that the head looks at, px.
+FEATURE_STRIDES = (8, 16, 32)
 
 
 def scaled(pictures: np.ndarray) -> np.ndarray:
@@ -39,11 +41,14 @@ def _separable(x, kernel: int, channels: int, name: str):
     return relu6(x, f"{name}_relu")
 
 
-def build_detector(size_px: int, channels: int = 64, batch_size: int | None = None) -> keras.Model:
+def build_detector(
+    size_px: int, trunk: Trunk = LITE0, *, channels: int = 64, batch_size: int | None = None
+) -> keras.Model:
     """The network with fresh weights.
 
     Args:
         size_px: side of the square input; a multiple of 32.
+        trunk: what looks at the picture.
         channels: width of the merged map and the head.
         batch_size: fixed for export, None for training.
 
@@ -56,12 +61,10 @@ def build_detector(size_px: int, channels: int = 64, batch_size: int | None = No
     if size_px % 32:
         raise ValueError(f"the input size must be a multiple of 32, not {size_px}")
     picture = keras.Input((size_px, size_px, 3), batch_size=batch_size, name="picture")
-    blocks = LITE0.blocks(picture)
-    features = [blocks[block] for block in _FEATURE_BLOCKS]
-
+    blocks = trunk.blocks(picture)
     laterals = [
-        layers.Conv2D(channels, 1, name=f"lateral{8 << level}")(feature)
-        for level, feature in enumerate(features)
+        layers.Conv2D(channels, 1, name=f"lateral{stride}")(blocks[trunk.last_blocks[stride]])
+        for stride in FEATURE_STRIDES
     ]
     x = relu6(laterals.pop(), "merge32_relu")
     for stride in (16, 8):

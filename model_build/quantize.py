@@ -17,6 +17,7 @@ from edgebird.tiles import cut_tile
 from model_build.augment import Material, training_scene
 from model_build.equalize import equalize
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector, scaled
+from model_build.trunk import LITE0, Trunk
 
 # Tiles to measure the channels' sizes with before quantization.
 _TO_EQUALIZE = 48
@@ -40,7 +41,13 @@ def representative_tiles(
 
 
 def quantize(
-    weights: Path, material: Material, size_px: int, *, tiles: int = 250, seed: int = 7
+    weights: Path,
+    material: Material,
+    size_px: int,
+    trunk: Trunk = LITE0,
+    *,
+    tiles: int = 250,
+    seed: int = 7,
 ) -> bytes:
     """Quantize a detector, its channels equalized before; see `to_int8`.
 
@@ -48,10 +55,10 @@ def quantize(
         The ``.tflite`` file.
     """
     keras.mixed_precision.set_global_policy("float32")
-    model = build_detector(size_px, batch_size=1)
+    model = build_detector(size_px, trunk, batch_size=1)
     model.load_weights(weights)
     seen = list(representative_tiles(material, size_px, tiles, seed))
-    equalize(model, (scaled(tile[None]) for tile in seen[:_TO_EQUALIZE]))
+    equalize(model, trunk, (scaled(tile[None]) for tile in seen[:_TO_EQUALIZE]))
     return to_int8(model, seen)
 
 

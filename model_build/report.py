@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from edgebird.structures import Detections, Image
 from model_build.metrics import SIZES, Judged, Truth, at_threshold, judge
+from model_build.trunk import Trunk
 from model_build.validation import ValidationSet, look_through, measured_detectors
 
 PAGE = "index.html"
@@ -48,12 +49,15 @@ class Looked:
     judged: Judged
 
 
-def write_report(weights: Path, tflite: Path, sets: Sequence[ValidationSet], folder: Path) -> Path:
+def write_report(
+    weights: Path, tflite: Path, trunk: Trunk, sets: Sequence[ValidationSet], folder: Path
+) -> Path:
     """Look through the sets with the float and the int8 model and write a page about it.
 
     Args:
         weights: of the float model.
         tflite: the int8 model, with its card; the card's threshold is that of the mistakes.
+        trunk: of both.
         sets: to look at.
         folder: to write to.
 
@@ -63,7 +67,7 @@ def write_report(weights: Path, tflite: Path, sets: Sequence[ValidationSet], fol
     Raises:
         ModelError: the int8 model does not fit its card.
     """
-    model, detectors = measured_detectors(weights, tflite)
+    model, detectors = measured_detectors(weights, tflite, trunk)
     looked = []
     for dataset in sets:
         for kind, detector in detectors.items():

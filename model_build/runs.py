@@ -18,7 +18,6 @@ RECORD = "run.json"
 # How many times more often than other bird-free pictures the hard ones are shown.
 _HARD_AGAIN = 3
 
-TRUNK_DATA = TrainingData("EfficientNet-Lite0 trunk trained on ImageNet", "Apache-2.0")
 PACKS_DATA = [
     TrainingData("CUB-200-2011 (42 species), boxes", "research, non-commercial"),
     TrainingData("CUB-200 (2010), cropped birds", "research, non-commercial"),
@@ -26,8 +25,13 @@ PACKS_DATA = [
     TrainingData("Pascal VOC 2007, bird-free photos", "Flickr terms"),
     TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
     TrainingData("ImageNet samples and Tiny-ImageNet, no birds", "ImageNet terms, research"),
-    TRUNK_DATA,
 ]
+
+
+def trunk_data(trunk: str) -> TrainingData:
+    """What one of `trunk.TRUNKS` was trained with before."""
+    name = f"EfficientNet-{trunk.capitalize()} trunk trained on ImageNet"
+    return TrainingData(name, "Apache-2.0")
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,6 +42,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         packs: folder made by ``gather`` whose pictures are mixed with own ones.
         birds: names in own labels that mean a bird.
         unlabelled_are_empty: whether own pictures without a label show no bird.
+        trunk: which of `trunk.TRUNKS` the network has.
         size_px: side of the pictures trained with.
         hard_negatives: file that names bird-free pictures which a model took for birds.
         threshold: of the model that the training started from, see `validation`.
@@ -48,10 +53,13 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     packs: str | None = None
     birds: list[str] = []
     unlabelled_are_empty: bool = False
+    trunk: str = "lite0"
     size_px: int = 256
     hard_negatives: str | None = None
     threshold: float | None = None
-    training_data: list[TrainingData] = msgspec.field(default_factory=PACKS_DATA.copy)
+    training_data: list[TrainingData] = msgspec.field(
+        default_factory=lambda: [*PACKS_DATA, trunk_data("lite0")]
+    )
 
     @property
     def is_own(self) -> bool:
@@ -90,6 +98,7 @@ def origin_of(
     packs: Path,
     birds: Sequence[str],
     unlabelled_are_empty: bool,
+    trunk: str,
     size_px: int | None,
     hard_negatives: Path | None = None,
     start_from: Path | None,
@@ -101,6 +110,7 @@ def origin_of(
         packs: folder made by ``gather``, to be mixed with own pictures where it is there.
         birds: names in own labels that mean a bird.
         unlabelled_are_empty: see `Origin`.
+        trunk: which of `trunk.TRUNKS` the network has.
         size_px: side of the pictures trained with; None for that of the model to start from.
         hard_negatives: see `Origin`.
         start_from: weights, perhaps a model with its card.
@@ -115,12 +125,14 @@ def origin_of(
     if is_gathered(data):
         return Origin(
             data=str(data.resolve()),
+            trunk=trunk,
             size_px=size_px,
             hard_negatives=None if hard_negatives is None else str(hard_negatives.resolve()),
+            training_data=[*PACKS_DATA, trunk_data(trunk)],
         )
     mixed_in = is_gathered(packs)
     everything = [
-        *([TRUNK_DATA] if start is None else start.training_data),
+        *([trunk_data(trunk)] if start is None else start.training_data),
         *(PACKS_DATA if mixed_in else []),
         TrainingData(f"own pictures: {data.resolve().name}", "their owner's"),
     ]
@@ -129,6 +141,7 @@ def origin_of(
         packs=str(packs.resolve()) if mixed_in else None,
         birds=list(birds),
         unlabelled_are_empty=unlabelled_are_empty,
+        trunk=trunk,
         size_px=size_px,
         threshold=None if start is None else start.threshold,
         training_data=list({d.name: d for d in everything}.values()),

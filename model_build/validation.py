@@ -40,6 +40,7 @@ from model_build.metrics import (
     quietest_threshold,
 )
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector, scaled
+from model_build.trunk import Trunk
 
 # Lower than any threshold in use: average precision needs the whole curve.
 LOWEST_SCORE = 0.02
@@ -121,12 +122,15 @@ class KerasInterpreter:
         return [np.concatenate(output) for output in zip(*answers, strict=True)]
 
 
-def measured_detectors(weights: Path, tflite: Path) -> tuple[Model, dict[str, Detector]]:
+def measured_detectors(
+    weights: Path, tflite: Path, trunk: Trunk
+) -> tuple[Model, dict[str, Detector]]:
     """What a trained model is judged as.
 
     Args:
         weights: of the float model.
         tflite: the int8 model, with its card.
+        trunk: of both.
 
     Returns:
         The int8 model, and detectors: ``float`` and ``int8`` are the network alone, at two scales;
@@ -137,7 +141,7 @@ def measured_detectors(weights: Path, tflite: Path) -> tuple[Model, dict[str, De
         ModelError: the int8 model does not fit its card, or there is no classifier.
     """
     model = load_model(tflite, "detector")
-    float_model = build_detector(model.card.input_size_px[0])
+    float_model = build_detector(model.card.input_size_px[0], trunk)
     float_model.load_weights(weights)
     int8 = TfliteInterpreter(model, default_threads())
     classifier = open_classifier(default_threads())
@@ -225,6 +229,7 @@ def float_card(model: keras.Model) -> ModelCard:
 def evaluate_models(
     weights: Path,
     tflite: Path,
+    trunk: Trunk,
     sets: Sequence[ValidationSet],
     flagged_share: float,
     start_threshold: float | None = None,
@@ -240,7 +245,7 @@ def evaluate_models(
     Returns:
         The card as written.
     """
-    model, detectors = measured_detectors(weights, tflite)
+    model, detectors = measured_detectors(weights, tflite, trunk)
     judged = {
         dataset.name: {
             kind: judge(*look_through(detector, dataset)) for kind, detector in detectors.items()

@@ -29,19 +29,16 @@ from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
 from model_build.augment import Material, Scene
 from model_build.checkpoint import CHECKPOINT
 from model_build.composing import Composer, Workers
-from model_build.equalize import channel_sizes, equalize
+from model_build.equalize import channel_sizes, equalize, streams_of
 from model_build.input_pipeline import Part, measure_input, picture_batches
 from model_build.losses import detection_loss
-from model_build.network import (
-    STRIDE,
-    build_detector,
-)
+from model_build.network import STRIDE, build_detector
 from model_build.quantize import card_for, quantize
 from model_build.runs import read_hard_negatives, write_hard_negatives
 from model_build.start_weights import load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
 from model_build.train import LOG, Recipe, learning_rate, train
-from model_build.trunk import LITE0, LITE2, Trunk, freeze_trunk, trunk_variables
+from model_build.trunk import LITE0, TRUNKS, Trunk, freeze_trunk, trunk_variables
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, falsely_alarming, float_card
 
@@ -137,7 +134,7 @@ def test_targets_and_the_runtimes_decoding_agree() -> None:
 
 def test_the_trunk_learns_slowly_and_its_first_blocks_not() -> None:
     model = build_detector(64)
-    freeze_trunk(model, 3)
+    freeze_trunk(model, LITE0.last_blocks[4] + 1)
     trainable = {v.path for v in model.trainable_variables}
     assert "stem/kernel" not in trainable
     assert "block2_expand/kernel" not in trainable
@@ -147,7 +144,7 @@ def test_the_trunk_learns_slowly_and_its_first_blocks_not() -> None:
     assert "objectness/bias" not in trunk_variables(model)
 
 
-@pytest.mark.parametrize("trunk", [LITE0, LITE2], ids=lambda trunk: trunk.package)
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 def test_all_of_a_trunk_gets_its_imagenet_weights(trunk: Trunk) -> None:
     picture = keras.Input((32, 32, 3))
     model = keras.Model(picture, trunk.top(trunk.blocks(picture)[-1]))
@@ -160,6 +157,16 @@ def test_all_of_a_trunk_gets_its_imagenet_weights(trunk: Trunk) -> None:
     convolutions = [layer for layer in model.layers if layer.weights]
     # the package has a normalization for each convolution, and a layer for ImageNet's classes
     assert 2 * len(convolutions) + 1 == wanted
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+def test_the_last_block_at_each_resolution_is_the_last_of_its_size(trunk: Trunk) -> None:
+    blocks = trunk.blocks(keras.Input((64, 64, 3)))
+    sides = [block.shape[1] for block in blocks]
+    assert trunk.last_blocks == {
+        stride: max(i for i, side in enumerate(sides) if side == 64 // stride)
+        for stride in (2, 4, 8, 16, 32)
+    }
 
 
 def test_the_trunk_has_the_imagenet_weights_with_their_normalization() -> None:
@@ -298,18 +305,19 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 # --- quantization
 
 
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
-    material: Material, tmp_path: Path
+    trunk: Trunk, material: Material, tmp_path: Path
 ) -> None:
     keras.utils.set_random_seed(0)
-    model = build_detector(64)
-    LITE0.load_imagenet_weights(model)
+    model = build_detector(64, trunk)
+    trunk.load_imagenet_weights(model)
     for name in ("objectness", "box"):  # untrained heads answer too quietly to compare
         kernel, bias = model.get_layer(name).get_weights()
         model.get_layer(name).set_weights([100 * kernel, bias])
     weights = tmp_path / "detector.weights.h5"
     model.save_weights(weights)
-    content = quantize(weights, material, 64, tiles=8)
+    content = quantize(weights, material, 64, trunk, tiles=8)
     path = tmp_path / "bird_detector.tflite"
     write_model(content, card_for(content, 64, 0.5, []), path)
 
@@ -380,15 +388,17 @@ def test_a_step_taken_too_early_says_what_is_missing(
     assert "Traceback" not in result.stderr
 
 
-def test_equalizing_changes_scales_and_not_results() -> None:
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+def test_equalizing_changes_scales_and_not_results(trunk: Trunk) -> None:
     keras.utils.set_random_seed(5)
-    model = build_detector(64)
-    LITE0.load_imagenet_weights(model)
+    model = build_detector(64, trunk)
+    trunk.load_imagenet_weights(model)
     pictures = [np.random.default_rng(i).normal(0, 1, (1, 64, 64, 3)).astype("f4") for i in (1, 2)]
-    spread = [size.max() / np.median(size) for size in channel_sizes(model, pictures)]
+    streams = streams_of(trunk)
+    spread = [size.max() / np.median(size) for size in channel_sizes(model, streams, pictures)]
     before = [np.asarray(output) for output in model(pictures[0])]
-    equalize(model, pictures)
+    equalize(model, trunk, pictures)
     for old, new in zip(before, model(pictures[0]), strict=True):
         np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-3)
-    equal = [size.max() / np.median(size) for size in channel_sizes(model, pictures)]
-    assert all(after < before / 1.5 for after, before in zip(equal, spread, strict=True))
+    equal = [size.max() / np.median(size) for size in channel_sizes(model, streams, pictures)]
+    assert all(after < 1.1 < 1.3 < before for after, before in zip(equal, spread, strict=True))
