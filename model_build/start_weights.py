@@ -63,7 +63,8 @@ def load_tflite_weights(model: keras.Model, path: Path) -> None:
     if found.keys() != layers.keys():
         odd = sorted(found.keys() ^ layers.keys())
         raise ValueError(
-            f"{path} is a model of another network: {len(odd)} layers differ, {odd[0]} is one"
+            f"{path} is a model of another network, perhaps on another --trunk: {len(odd)} layers "
+            f"differ, {odd[0]} is one"
         )
     for name, (kernel, bias) in found.items():
         wanted = [tuple(weights.shape) for weights in layers[name].weights]
