@@ -18,6 +18,7 @@ from model_build.classifier_data import Labelled, TrainingPictures
 from model_build.classifier_pictures import FeederMix
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, scaled
 from model_build.quantize import current_commit
+from model_build.runs import trunk_data
 
 CLASSIFIER_DATA = [
     TrainingData("CIFAR-10", "no terms stated; from Tiny Images"),
@@ -28,7 +29,6 @@ CLASSIFIER_DATA = [
     TrainingData("Pascal VOC 2007, bird-free photos", "Flickr terms"),
     TrainingData("COCO train2017, first 128 photos", "Flickr terms"),
 ]
-TRUNK = TrainingData("EfficientNet-Lite2 trunk trained on ImageNet", "Apache-2.0")
 
 
 class KerasClassifier:
@@ -173,7 +173,7 @@ def classifier_card(content: bytes, recipe: ClassifierRecipe) -> ModelCard:
         threshold=0.5,
         threshold_chosen_at=None,
         metrics={},
-        training_data=[*CLASSIFIER_DATA, *([TRUNK] if own else [])],
+        training_data=[*CLASSIFIER_DATA, *([trunk_data("lite2")] if own else [])],
         licence="Apache-2.0; trained on data with research terms, see training_data",
         commit=current_commit(),
         sha256=hashlib.sha256(content).hexdigest(),

@@ -388,8 +388,9 @@ def test_a_step_taken_too_early_says_what_is_missing(
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
-def test_equalizing_changes_scales_and_not_results(trunk: Trunk) -> None:
+@pytest.mark.parametrize(("name", "gain"), [("lite0", 1.5), ("lite2", 1.3)])
+def test_equalizing_changes_scales_and_not_results(name: str, gain: float) -> None:
+    trunk = TRUNKS[name]
     keras.utils.set_random_seed(5)
     model = build_detector(64, trunk)
     trunk.load_imagenet_weights(model)
@@ -401,4 +402,4 @@ def test_equalizing_changes_scales_and_not_results(trunk: Trunk) -> None:
     for old, new in zip(before, model(pictures[0]), strict=True):
         np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-3)
     equal = [size.max() / np.median(size) for size in channel_sizes(model, streams, pictures)]
-    assert all(after < 1.1 < 1.3 < before for after, before in zip(equal, spread, strict=True))
+    assert all(after < min(1.1, before / gain) for after, before in zip(equal, spread, strict=True))
