@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -35,6 +35,7 @@ from edgebird.mqtt.device import claim
 from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, scan_pictures
 from edgebird.pipeline import Senses, Summary, run
+from edgebird.places import Places
 from edgebird.reload import Reload
 from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
 from edgebird.service import Service
@@ -190,6 +191,17 @@ def detect_in_pictures(
         make_folder(save)
     pictures = PictureSequence(paths)
     total = min(len(paths), max_pictures or len(paths))
+    with progress(total) as advance:
+        places = Places.of(paths[:total], advance)
+    if places:
+        log.info(
+            "%d of %d pictures show a place that others show, too; what is new there counts for "
+            "more",
+            len(places),
+            total,
+        )
+    # pictures have no clock, so how long something has kept still is not known
+    weights = replace(_settings(EvidenceSettings, config.motion), still_penalty=0.0)
     with _closed_by_signals(pictures), progress(total) as advance:
 
         def handle(result: PictureResult) -> None:
@@ -197,7 +209,16 @@ def detect_in_pictures(
             advance()
 
         threshold = config.detector.threshold or model.card.threshold
-        scan_pictures(pictures, detector, threshold, handle, save=save, max_pictures=max_pictures)
+        scan_pictures(
+            pictures,
+            detector,
+            threshold,
+            handle,
+            places=places,
+            evidence=Evidence(weights),
+            save=save,
+            max_pictures=max_pictures,
+        )
 
 
 def camera_settings(section: CameraSection) -> CameraSettings:

@@ -24,7 +24,7 @@ _RESTLESS_PER_S = 0.25
 _RESTLESS_MEMORY_S = 120.0
 _MOSTLY = 0.7
 # More of the frame than this does not move at once: the light has changed, or the camera.
-_LIGHT_CHANGED_SHARE = 0.35
+LIGHT_CHANGED_SHARE = 0.35
 _SETTLING_S = 1.5
 _MAX_REGIONS = 4
 
@@ -37,6 +37,15 @@ _LOG = _LOG.astype(np.float32)
 # In these levels; together, 20 % of brightness are the least that is seen to move.
 _LEAST_NOISE = 4.0
 _LEAST_SIGMAS = 4.0
+
+
+def log_levels(luma: Image) -> NDArray[np.float32]:
+    """Brightness on a logarithmic scale of 0 to 255, float32: the light is a constant added to it.
+
+    Args:
+        luma: uint8, of any shape with two axes.
+    """
+    return np.asarray(cv2.LUT(luma, _LOG), np.float32)
 
 
 def small_luma(frame: Frame) -> Image:
@@ -120,7 +129,7 @@ class MotionGate:
         raw = self._model.apply(self._without_light(luma, rate), learningRate=min(rate, 1.0))
         changed = np.asarray(cv2.morphologyEx(raw, cv2.MORPH_OPEN, _KERNEL), np.uint8)
         scale = luma.shape[1] / frame.size[0]
-        if (changed > 0).mean() > _LIGHT_CHANGED_SHARE:
+        if (changed > 0).mean() > LIGHT_CHANGED_SHARE:
             if not settling:
                 self._settled_s = frame.monotonic_s + _SETTLING_S
             return Motion(np.zeros((0, 4), np.float32), np.zeros(self._shape, bool), scale, True)
@@ -140,7 +149,7 @@ class MotionGate:
         # else it would believe in less noise than there is, and see it everywhere
         self._model.setVarInit(_LEAST_NOISE**2)
         self._model.setVarMin(_LEAST_NOISE**2)
-        self._usual = cv2.LUT(luma, _LOG).astype(np.float32)
+        self._usual = log_levels(luma)
         self._restless = np.zeros(luma.shape, np.float32)
         self._changed = np.zeros(luma.shape, np.uint8)
         self._started_s = now_s
@@ -154,9 +163,9 @@ class MotionGate:
         above 255, so that it must not be cut off there.
         """
         # the median filter takes away the noise of the sensor and single drops of rain
-        levels = cv2.LUT(cv2.medianBlur(luma, 3), _LOG)
+        levels = log_levels(np.asarray(cv2.medianBlur(luma, 3), np.uint8))
         ratios = cv2.subtract(levels, self._usual)
-        levels = np.asarray(levels) - np.float32(np.median(np.asarray(ratios)[::2, ::2]))
+        levels -= np.float32(np.median(np.asarray(ratios)[::2, ::2]))
         cv2.accumulateWeighted(levels, self._usual, min(rate, 1.0))
         return levels
 

@@ -1,4 +1,4 @@
-"""Scans pictures one by one, each whole and on its own."""
+"""Scans pictures one by one, each whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from edgebird.annotate import draw_birds, write_jpeg
 from edgebird.camera import Camera
 from edgebird.detector import Detector
+from edgebird.evidence import Evidence
+from edgebird.places import Places
 from edgebird.structures import Detections, Frame
 
 
@@ -37,6 +39,8 @@ def scan_pictures(
     threshold: float,
     on_result: Callable[[PictureResult], None],
     *,
+    places: Places,
+    evidence: Evidence,
     save: Path | None = None,
     max_pictures: int | None = None,
 ) -> None:
@@ -47,6 +51,8 @@ def scan_pictures(
         detector: finds the birds.
         threshold: lowest score wanted, 0 to 1.
         on_result: called for each picture, also for those without a bird.
+        places: which of the pictures show the same place, and so what is new in each.
+        evidence: weighs what is new.
         save: folder for annotated copies of the pictures with birds.
         max_pictures: stop after so many.
 
@@ -57,10 +63,12 @@ def scan_pictures(
     names: Counter[str] = Counter()
     frames = (frame for frame in camera.frames() if isinstance(frame, Frame))
     for count, frame in enumerate(frames, start=1):
-        started_s = time.perf_counter()
-        detections = detector.detect(frame.image, threshold=threshold)
-        took_ms = (time.perf_counter() - started_s) * 1000
         path = Path(frame.source)
+        floor = evidence.floor(threshold) if places.knows(path) else threshold
+        started_s = time.perf_counter()
+        found = detector.detect(frame.image, threshold=floor)
+        took_ms = (time.perf_counter() - started_s) * 1000
+        detections = evidence.weigh(found, places.motion(frame), frame.monotonic_s).above(threshold)
         if save is not None and len(detections):
             birds = zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
             # bird.jpg and bird.png of one folder must not overwrite each other.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def main() -> None:
       python -m model_build fetch NAME   download CIFAR-10, CUB-200-2011 or MNIST
       python -m model_build mine         find bird-free pictures that a next training should repeat
       python -m model_build tile-time    time a tile beside a well-known network
+      python -m model_build places       what comparing pictures of one place does
       python -m model_build report       curves, and the worst mistakes as pictures
 
     Each step tells more with --help. A training that was stopped goes on where it was.
@@ -429,6 +431,46 @@ def tile_time(model: Path, rounds: int, trunk: str) -> None:
         click.echo(tile_times(model, TRUNKS[trunk], rounds))
     except ModelError as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option("--data", default="data", show_default=True, type=click.Path(path_type=Path))
+@click.option("--places", default=30, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option(
+    "--try",
+    "bonuses",
+    multiple=True,
+    default=(0.0, 0.7, 1.0, 1.5),
+    show_default=True,
+    type=float,
+    help="Log-odds for what is new, again and again.",
+)
+def places(data: Path, places: int, bonuses: tuple[float, ...]) -> None:
+    """Measure what comparing pictures of one place does for the shipped detector.
+
+    Composes places from validation pictures and looks through them as 'edgebird detect --source
+    FOLDER' does, with several values of its setting [motion] motion_bonus.
+    """
+    from edgebird.config import DetectorSection
+    from edgebird.detector import open_detector
+    from edgebird.errors import ModelError
+    from model_build.places import compare_places, table
+    from model_build.runs import load_gathered
+    from model_build.validation import validation_material
+
+    try:
+        gathered = load_gathered(data)
+        model, detector = open_detector(DetectorSection(), for_stills=True)
+    except (FileNotFoundError, ValueError, ModelError) as error:
+        raise click.ClickException(_with_cure(error)) from None
+    material = validation_material(
+        gathered.packs, gathered.cutouts_validation, gathered.objects_validation
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare_places(
+            detector, model.card.threshold, material, places, bonuses, Path(folder)
+        )
+    click.echo(table(rows))
 
 
 @main.command()

@@ -58,7 +58,7 @@ def small_birds_picture(number: int, material: Material) -> tuple[Image, Truth]:
     """
     rng = np.random.default_rng([_SMALL_SEED, number])
     kind = KINDS[number % len(KINDS)]
-    canvas = _background(rng, material, 0.9 if kind == "foliage" else 0.5)
+    canvas = place_without_birds(rng, material, 0.9 if kind == "foliage" else 0.5)
     backlit = kind in ("backlit", "silhouette")
     if backlit or kind == "foliage":
         canvas = brightened(canvas, rng.uniform(1.2, 1.8), rng.uniform(0, 40))
@@ -67,7 +67,7 @@ def small_birds_picture(number: int, material: Material) -> tuple[Image, Truth]:
     for _ in range(40):
         if len(boxes) == wanted:
             break
-        bird = _of_kind(rng, decode_cutout(_pick(rng, material.cutouts)), canvas, kind)
+        bird = of_kind(rng, decode_cutout(pick(rng, material.cutouts)), canvas, kind)
         longest_px = log_uniform(rng, SMALLEST_SHARE, LARGEST_SHARE) * WIDTH_PX
         before = canvas.copy()
         hidden_share = 1.0 if kind == "hidden" else 0.1
@@ -81,7 +81,7 @@ def small_birds_picture(number: int, material: Material) -> tuple[Image, Truth]:
         else:
             canvas = before
     xyxy = np.array(boxes, np.float32).reshape(-1, 4)
-    canvas, xyxy = _seen_by_camera(rng, canvas, xyxy, kind)
+    canvas, xyxy = seen_by_camera(rng, canvas, xyxy, kind)
     return canvas, Truth(xyxy, (WIDTH_PX, HEIGHT_PX), kind)
 
 
@@ -90,7 +90,7 @@ def empty_picture(number: int, material: Material) -> tuple[Image, Truth]:
     small, as dark and as soft-edged as birds would be.
     """
     rng = np.random.default_rng([_EMPTY_SEED, number])
-    canvas = _background(rng, material, 0.5)
+    canvas = place_without_birds(rng, material, 0.5)
     backlit = rng.random() < 1 / 3
     if backlit:
         canvas = brightened(canvas, rng.uniform(1.2, 1.8), rng.uniform(0, 40))
@@ -99,21 +99,22 @@ def empty_picture(number: int, material: Material) -> tuple[Image, Truth]:
         paste(rng, canvas, distractor(rng, material), longest_px, backlit, [], 0.2)
     kind = KINDS[number % len(KINDS)]
     none = np.zeros((0, 4), np.float32)
-    canvas, _ = _seen_by_camera(rng, canvas, none, kind)
+    canvas, _ = seen_by_camera(rng, canvas, none, kind)
     return canvas, Truth(none, (WIDTH_PX, HEIGHT_PX))
 
 
-def _background(rng: Generator, material: Material, leaves_share: float) -> np.ndarray:
+def place_without_birds(rng: Generator, material: Material, leaves_share: float) -> np.ndarray:
     """Leaves, branches and sky beside the birds of photos, or a photo without a bird."""
     leaves = rng.random() < leaves_share
     return (beside_the_bird if leaves else background_photo)(rng, material, WIDTH_PX, HEIGHT_PX)
 
 
-def _pick(rng: Generator, pool):
+def pick(rng: Generator, pool):
+    """One of them."""
     return pool[int(rng.integers(len(pool)))]
 
 
-def _of_kind(rng: Generator, bird: np.ndarray, canvas: np.ndarray, kind: str) -> np.ndarray:
+def of_kind(rng: Generator, bird: np.ndarray, canvas: np.ndarray, kind: str) -> np.ndarray:
     """The cut-out bird, RGBA, changed as its picture's kind asks for."""
     colour = bird[..., :3].astype(np.float32)
     if kind == "silhouette":
@@ -128,9 +129,10 @@ def _touches_border(box: np.ndarray) -> bool:
     return bool((box[:2] <= 0).any() or box[2] >= WIDTH_PX or box[3] >= HEIGHT_PX)
 
 
-def _seen_by_camera(
+def seen_by_camera(
     rng: Generator, canvas: np.ndarray, boxes: np.ndarray, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
+    """A picture and its boxes as a camera takes it that is bad in the way its kind says."""
     quality = int(rng.integers(60, 95))
     noise = rng.uniform(1, 4)
     if kind == "wide angle":

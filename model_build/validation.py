@@ -70,13 +70,7 @@ def validation_sets(
         cutouts: birds cut out of validation pictures.
         objects: things that are no birds, cut out of validation pictures.
     """
-    material = Material(
-        birds=[e for e in packs.boxed_validation if len(e.fractions)],
-        empties=[e for e in packs.boxed_validation if not len(e.fractions)],
-        cutouts=cutouts,
-        objects=objects,
-        distractors=packs.distractors_validation,
-    )
+    material = validation_material(packs, cutouts, objects)
     return [
         ValidationSet("val", [partial(_photo, e) for e in packs.boxed_validation]),
         ValidationSet(
@@ -87,6 +81,19 @@ def validation_sets(
             "empty-hard", [partial(empty_picture, i, material) for i in range(EMPTY_PICTURES)]
         ),
     ]
+
+
+def validation_material(
+    packs: Packs, cutouts: Sequence[bytes], objects: Sequence[bytes]
+) -> Material:
+    """What hard validation pictures are composed of; arguments as for `validation_sets`."""
+    return Material(
+        birds=[e for e in packs.boxed_validation if len(e.fractions)],
+        empties=[e for e in packs.boxed_validation if not len(e.fractions)],
+        cutouts=cutouts,
+        objects=objects,
+        distractors=packs.distractors_validation,
+    )
 
 
 def own_set(examples: Sequence[Example]) -> ValidationSet:

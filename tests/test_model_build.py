@@ -6,6 +6,7 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -38,6 +39,8 @@ from model_build.metrics import (
     quietest_threshold,
     size_names,
 )
+from model_build.places import compare_places, composed_place
+from model_build.places import table as places_table
 from model_build.trunk_weights import folded_convolution, load_state_dict
 
 
@@ -312,6 +315,44 @@ def test_hard_pictures_are_the_same_each_time_and_of_every_kind(material: Materi
         nothing, none = empty_picture(number, material)
         assert nothing.shape == picture.shape
         assert not len(none.boxes)
+
+
+def test_a_place_is_composed_with_birds_other_things_and_nothing(material: Material) -> None:
+    pictures = list(composed_place(1, material))
+    assert [truth.kind for _, truth in pictures[:5]] == ["bird", "bird", "empty", "bird", "thing"]
+    for picture, truth in pictures:
+        assert picture.shape == (truth.size[1], truth.size[0], 3)
+        assert len(truth.boxes) == (truth.kind == "bird")
+    again = next(composed_place(1, material))
+    np.testing.assert_array_equal(pictures[0][0], again[0])
+
+
+def test_what_is_new_in_a_place_counts_for_more(material: Material, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    leaves = cv2.resize(rng.integers(0, 255, (30, 40, 3), np.uint8), (160, 120))
+    leafy = replace(
+        material,
+        empties=[example_of(leaves)],
+        birds=[Example("drawn/leafy", jpeg(leaves), np.array([[0, 0, 0.3, 0.3]], np.float32))],
+    )
+    truths = [truth for place in range(3) for _, truth in composed_place(place, leafy)]
+
+    class Unsure:
+        """Finds each bird, and a corner that always looks like one."""
+
+        def __init__(self) -> None:
+            self.truths = iter(truths)
+
+        def detect(self, image: object, regions: object = None, *, threshold: float) -> Detections:
+            birds = [(*box, 0.6) for box in next(self.truths).boxes.tolist()]
+            return detections((0, 0, 60, 60, 0.65), *birds)
+
+    alone, compared = compare_places(Unsure(), 0.68, leafy, 3, (0.0, 0.7), tmp_path)
+    assert (alone.recall, alone.empty_flagged, alone.things_flagged) == (0, 0, 0)
+    assert compared.recall > 0.5
+    assert compared.ap50 > alone.ap50
+    assert compared.empty_flagged == 0
+    assert len(places_table([alone, compared]).splitlines()) == 4
 
 
 def test_the_threshold_keeps_the_empty_pictures_quiet() -> None:

@@ -78,6 +78,23 @@ def read_picture(path: Path) -> Image:
     Raises:
         CameraError: the file is unreadable, empty, cut short, damaged, too large or no picture.
     """
+    bgr = _decoded(path, cv2.IMREAD_COLOR)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def read_small_grey(path: Path) -> Image:
+    """Read a picture's brightness at half its size, which takes a fraction of the time for a JPEG.
+
+    Returns:
+        uint8, shape (height, width).
+
+    Raises:
+        CameraError: as `read_picture` does.
+    """
+    return _decoded(path, cv2.IMREAD_REDUCED_GRAYSCALE_2)
+
+
+def _decoded(path: Path, how: int) -> Image:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -87,15 +104,15 @@ def read_picture(path: Path) -> Image:
     silence_opencv()
     with collected(_DECODER_LINE) as messages:
         try:
-            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), how)
         except cv2.error as error:
             raise CameraError(f"picture {path} cannot be decoded: {error.err}") from error
     # libjpeg makes up what it cannot decode and only says so; stray bytes alone do no harm
     damage = [text for text in messages if "Corrupt JPEG" in text and "extraneous" not in text]
-    if bgr is None or damage:
+    if picture is None or damage:
         detail = f" ({(damage or messages)[0]})" if damage or messages else ""
         raise CameraError(f"picture {path} is damaged, cut short or not a picture{detail}")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return np.asarray(picture, np.uint8)
 
 
 class PictureSequence:

@@ -1,0 +1,194 @@
+"""Pictures of one place, compared with each other.
+
+A folder of pictures is often that of one camera that does not move. What is in one of its pictures
+and not in most others came and will go again, as birds do; what is in all of them is the feeder, a
+knot or a leaf. So what is new counts for more, as motion does on a live camera (`evidence`).
+
+The pictures may be in any order and any light. What a place usually looks like is the median of its
+pictures, with the light divided out (`motion.log_levels`); what differs from it, and by more than
+pictures of the place mostly do, is new.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebird.camera.files import read_small_grey
+from edgebird.errors import CameraError
+from edgebird.motion import LIGHT_CHANGED_SHARE, LUMA_WIDTH_PX, Motion, log_levels
+from edgebird.structures import Frame, Image
+
+# With fewer pictures, what is usual in a place and what is new could not be told apart.
+LEAST_PICTURES = 5
+# More of them, spread over all, show what is usual no better.
+_MOST_COMPARED = 25
+# A camera's pictures follow each other, so only the latest places come into question.
+_LATEST_PLACES = 8
+# A picture shows a place if so much of it is as bright there, within 20 %, and the details of that
+# (what its surroundings do not have) agree so well; compared at this size. Of 8,655 photos of
+# different places no five are taken for pictures of one.
+_MATCH_WIDTH_PX = 80
+_EQUAL_SHARE, _EQUAL_LEVELS = 0.5, 15.0
+_DETAIL_SIGMA_PX, _DETAIL_CORRELATION = 3.0, 0.6
+# A place's mean follows the light of the day.
+_MEAN_OF = 10
+# 20 % of brightness are the least that is seen to differ, and so many times the usual difference.
+_LEAST_LEVELS, _SIGMAS = 16.0, 4.0
+_SIGMA_OF_MEDIAN_DEVIATION = 1.4826
+_KERNEL = np.ones((3, 3), np.uint8)
+
+Levels = NDArray[np.float32]
+
+
+class Places:
+    """What is new in each of many pictures, where enough of them show the same place.
+
+    Args:
+        groups: pictures of one place each; those of fewer than `LEAST_PICTURES` are taken to stand
+            alone.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Path]]) -> None:
+        self._groups = [group for group in groups if len(group) >= LEAST_PICTURES]
+        self._group_of = {path: i for i, group in enumerate(self._groups) for path in group}
+        # kept for a few places only: a folder may be one of thousands of pictures
+        self._usual = lru_cache(_LATEST_PLACES)(lambda group: _usual_of(self._groups[group]))
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], on_read: Callable[[], None] = lambda: None) -> Places:
+        """Look through pictures once, quickly, to find out which show the same place.
+
+        Args:
+            paths: of the pictures; one that cannot be read stands alone.
+            on_read: called after each.
+        """
+        if len(paths) < LEAST_PICTURES:
+            return cls([])
+        groups: list[list[Path]] = []
+        latest: deque[_Place] = deque(maxlen=_LATEST_PLACES)
+        for path in paths:
+            try:
+                grey = read_small_grey(path)
+            except CameraError:
+                on_read()
+                continue
+            levels = _levels(grey, _fitted(grey, _MATCH_WIDTH_PX))
+            place = next((p for p in reversed(latest) if p.shows(grey.shape, levels)), None)
+            if place is None:
+                groups.append([])
+                place = _Place(grey.shape, levels, groups[-1])
+                latest.append(place)
+            place.add(path, levels)
+            on_read()
+        return cls(groups)
+
+    def __len__(self) -> int:
+        """How many pictures have enough others of their place."""
+        return len(self._group_of)
+
+    def knows(self, path: Path) -> bool:
+        """Whether there are enough other pictures of its place."""
+        return path in self._group_of
+
+    def motion(self, frame: Frame) -> Motion:
+        """What is new in a picture, whose path is ``frame.source``; nothing where it stands alone
+        or where the light has changed too much to tell.
+        """
+        path = Path(frame.source)
+        usual = self._usual(self._group_of[path]) if self.knows(path) else None
+        if usual is None:
+            return Motion.none()
+        height, width = usual.levels.shape
+        grey = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), np.uint8)
+        differ = _levels(grey, (width, height)) - usual.levels
+        differ -= np.float32(np.median(differ))
+        new = (np.abs(differ) > usual.tolerance).astype(np.uint8)
+        moving = np.asarray(cv2.morphologyEx(new, cv2.MORPH_OPEN, _KERNEL)).astype(bool)
+        if moving.mean() > LIGHT_CHANGED_SHARE:
+            return Motion.none()
+        return Motion(np.zeros((0, 4), np.float32), moving, width / frame.size[0])
+
+
+class _Place:
+    """What the latest pictures of a place show on average, and a list of all of them."""
+
+    def __init__(self, shape: tuple[int, ...], levels: Levels, paths: list[Path]) -> None:
+        self._shape, self._mean, self._paths = shape, levels, paths
+
+    def shows(self, shape: tuple[int, ...], levels: Levels) -> bool:
+        """Whether a picture of this shape is one of this place."""
+        if shape != self._shape:
+            return False
+        differ = levels - self._mean
+        equal = np.abs(differ - np.median(differ)) < _EQUAL_LEVELS
+        if equal.mean() < _EQUAL_SHARE:
+            return False
+        a, b = (_details(picture)[equal] for picture in (levels, self._mean))
+        a, b = a - a.mean(), b - b.mean()
+        both = float(np.sqrt((a * a).sum() * (b * b).sum()))
+        return float((a * b).sum()) > _DETAIL_CORRELATION * both
+
+    def add(self, path: Path, levels: Levels) -> None:
+        """Take in one more picture."""
+        self._paths.append(path)
+        differ = levels - self._mean
+        share = np.float32(1 / min(len(self._paths), _MEAN_OF))
+        self._mean = self._mean + share * (differ - np.median(differ))
+
+
+def _details(levels: Levels) -> Levels:
+    blurred = np.asarray(cv2.GaussianBlur(levels, (0, 0), _DETAIL_SIGMA_PX), np.float32)
+    return levels - blurred
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What a place looks like, and how far a picture may differ from that: float32 (h, w)."""
+
+    levels: Levels
+    tolerance: Levels
+
+
+def _usual_of(paths: Sequence[Path]) -> _Usual | None:
+    """None if the pictures are gone by now."""
+    spread = np.linspace(0, len(paths) - 1, min(len(paths), _MOST_COMPARED)).round()
+    pictures: list[Image] = []
+    for index in spread.astype(int).tolist():
+        try:
+            pictures.append(read_small_grey(paths[index]))
+        except CameraError:
+            continue
+    if len(pictures) < LEAST_PICTURES:
+        return None
+    size = _fitted(pictures[0], LUMA_WIDTH_PX)
+    stack = np.stack([_levels(picture, size) for picture in pictures])
+    # all in one light: most of a picture is as usual, so the median of what differs is the light
+    for _ in range(2):
+        differ = stack - np.median(stack, axis=0)
+        stack -= np.median(differ, axis=(1, 2))[:, None, None]
+    usual = np.median(stack, axis=0)
+    sigma = _SIGMA_OF_MEDIAN_DEVIATION * np.median(np.abs(stack - usual), axis=0)
+    # a leaf that goes to and fro will go a little farther some time
+    tolerance = cv2.dilate(np.maximum(_LEAST_LEVELS, _SIGMAS * sigma), _KERNEL)
+    return _Usual(usual.astype(np.float32), np.asarray(tolerance, np.float32))
+
+
+def _fitted(grey: Image, width_px: int) -> tuple[int, int]:
+    """Width and height of the picture, shrunk to ``width_px`` on its longer side if it is more."""
+    scale = min(1.0, width_px / max(grey.shape))
+    return max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+
+
+def _levels(grey: Image, size: tuple[int, int]) -> Levels:
+    """The `log_levels` of a grey picture at another size, width and height; float32 (h, w)."""
+    small = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+    # takes away noise and compression's blocks
+    return log_levels(np.asarray(cv2.medianBlur(small, 3), np.uint8))
