@@ -191,34 +191,44 @@ def detect_in_pictures(
         make_folder(save)
     pictures = PictureSequence(paths)
     total = min(len(paths), max_pictures or len(paths))
-    with progress(total) as advance:
-        places = Places.of(paths[:total], advance)
+    # pictures have no clock, so how long something has kept still is not known
+    weights = replace(_settings(EvidenceSettings, config.motion), still_penalty=0.0)
+    with _closed_by_signals(pictures):
+        places = _places_among(paths[:total], pictures, progress)
+        with progress(total) as advance:
+
+            def handle(result: PictureResult) -> None:
+                on_result(result)
+                advance()
+
+            scan_pictures(
+                pictures,
+                detector,
+                config.detector.threshold or model.card.threshold,
+                handle,
+                places=places,
+                evidence=Evidence(weights),
+                save=save,
+                max_pictures=max_pictures,
+            )
+
+
+def _places_among(paths: Sequence[Path], pictures: PictureSequence, progress: Progress) -> Places:
+    with progress(len(paths)) as advance:
+
+        def go_on() -> bool:
+            advance()
+            return not pictures.closed
+
+        places = Places.of(paths, go_on)
     if places:
         log.info(
             "%d of %d pictures show a place that others show, too; what is new there counts for "
             "more",
             len(places),
-            total,
+            len(paths),
         )
-    # pictures have no clock, so how long something has kept still is not known
-    weights = replace(_settings(EvidenceSettings, config.motion), still_penalty=0.0)
-    with _closed_by_signals(pictures), progress(total) as advance:
-
-        def handle(result: PictureResult) -> None:
-            on_result(result)
-            advance()
-
-        threshold = config.detector.threshold or model.card.threshold
-        scan_pictures(
-            pictures,
-            detector,
-            threshold,
-            handle,
-            places=places,
-            evidence=Evidence(weights),
-            save=save,
-            max_pictures=max_pictures,
-        )
+    return places
 
 
 def camera_settings(section: CameraSection) -> CameraSettings:

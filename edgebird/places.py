@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,31 +64,29 @@ class Places:
         self._usual = lru_cache(_LATEST_PLACES)(lambda group: _usual_of(self._groups[group]))
 
     @classmethod
-    def of(cls, paths: Sequence[Path], on_read: Callable[[], None] = lambda: None) -> Places:
+    def of(cls, paths: Sequence[Path], go_on: Callable[[], bool] = lambda: True) -> Places:
         """Look through pictures once, quickly, to find out which show the same place.
 
         Args:
             paths: of the pictures; one that cannot be read stands alone.
-            on_read: called after each.
+            go_on: called after each; False leaves it at those that were seen.
         """
         if len(paths) < LEAST_PICTURES:
             return cls([])
         groups: list[list[Path]] = []
         latest: deque[_Place] = deque(maxlen=_LATEST_PLACES)
         for path in paths:
-            try:
+            with suppress(CameraError):
                 grey = read_small_grey(path)
-            except CameraError:
-                on_read()
-                continue
-            levels = _levels(grey, _fitted(grey, _MATCH_WIDTH_PX))
-            place = next((p for p in reversed(latest) if p.shows(grey.shape, levels)), None)
-            if place is None:
-                groups.append([])
-                place = _Place(grey.shape, levels, groups[-1])
-                latest.append(place)
-            place.add(path, levels)
-            on_read()
+                levels = _levels(grey, _fitted(grey, _MATCH_WIDTH_PX))
+                place = next((p for p in reversed(latest) if p.shows(grey.shape, levels)), None)
+                if place is None:
+                    groups.append([])
+                    place = _Place(grey.shape, levels, groups[-1])
+                    latest.append(place)
+                place.add(path, levels)
+            if not go_on():
+                break
         return cls(groups)
 
     def __len__(self) -> int:
@@ -162,10 +161,8 @@ def _usual_of(paths: Sequence[Path]) -> _Usual | None:
     spread = np.linspace(0, len(paths) - 1, min(len(paths), _MOST_COMPARED)).round()
     pictures: list[Image] = []
     for index in spread.astype(int).tolist():
-        try:
+        with suppress(CameraError):
             pictures.append(read_small_grey(paths[index]))
-        except CameraError:
-            continue
     if len(pictures) < LEAST_PICTURES:
         return None
     size = _fitted(pictures[0], LUMA_WIDTH_PX)

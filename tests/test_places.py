@@ -125,20 +125,27 @@ def test_pictures_of_different_places_stand_alone(tmp_path: Path) -> None:
 
 
 def test_too_few_pictures_stand_alone_and_are_not_even_read(tmp_path: Path) -> None:
-    read: list[int] = []
     paths = days(tmp_path, LEAST_PICTURES - 1)
-    assert not Places.of(paths, lambda: read.append(1))
-    assert not read
+
+    def go_on() -> bool:
+        pytest.fail("a picture was read")
+
+    assert not Places.of(paths, go_on)
 
 
 def test_a_picture_that_cannot_be_read_stands_alone(tmp_path: Path) -> None:
     paths = days(tmp_path)
     paths[3].write_bytes(b"")
-    read: list[int] = []
-    places = Places.of(paths, lambda: read.append(1))
+    places = Places.of(paths)
     assert len(places) == len(paths) - 1
     assert not places.knows(paths[3])
-    assert len(read) == len(paths)
+
+
+def test_it_ends_where_it_is_told_to(tmp_path: Path) -> None:
+    paths = days(tmp_path)
+    seen = iter(range(1, len(paths)))
+    places = Places.of(paths, lambda: next(seen) < LEAST_PICTURES)
+    assert [places.knows(path) for path in paths] == [True] * 5 + [False] * 3
 
 
 def test_pictures_that_vanish_meanwhile_are_no_error(tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ class PictureSequence:
         """How many pictures there are."""
         return len(self._paths)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is to end."""
+        return self._closed
+
     def frames(self) -> Iterator[Frame]:
         """Yield each readable picture, then raise CameraError if there were others."""
         start_utc_s = _modified_s(self._paths[0])
