@@ -141,6 +141,15 @@ def test_a_picture_that_cannot_be_read_stands_alone(tmp_path: Path) -> None:
     assert not places.knows(paths[3])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (700, 1), (3, 700), (40, 30)])
+def test_odd_sizes_are_no_error(size: tuple[int, int], tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(LEAST_PICTURES)]
+    for path in paths:
+        cv2.imwrite(str(path), np.full((size[1], size[0], 3), 90, np.uint8))
+    places = Places.of(paths)
+    assert not any(motion_in(places, path).moving.any() for path in paths)
+
+
 def test_it_ends_where_it_is_told_to(tmp_path: Path) -> None:
     paths = days(tmp_path)
     seen = iter(range(1, len(paths)))

@@ -89,7 +89,7 @@ def read_small_grey(path: Path) -> Image:
         uint8, shape (height, width).
 
     Raises:
-        CameraError: as `read_picture` does.
+        CameraError: as `read_picture` does, and for pictures a pixel wide or high.
     """
     return _decoded(path, cv2.IMREAD_REDUCED_GRAYSCALE_2)
 
