@@ -121,6 +121,7 @@ _FLAGS = {
     "threads": "detector.threads",
     "detector": "detector.name",
     "verify": "detector.verify",
+    "compare": "detector.compare",
     "mqtt": "mqtt.url",
     "save": "output.save",
 }
@@ -162,6 +163,11 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
     default=None,
     help="Have the classifier take a second look at doubtful birds. Default: yes.",
 )
+@click.option(
+    "--compare/--no-compare",
+    default=None,
+    help="Compare pictures of one place, so that what is new counts for more. Default: yes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option(
     "--save", metavar="FOLDER", help="Keep annotated pictures: of each visit, or of each picture."
@@ -188,6 +194,7 @@ def detect(
     threads: int | None,
     detector: str | None,
     verify: bool | None,
+    compare: bool | None,
     as_json: bool,
     save: str | None,
     max_frames: int | None,
@@ -199,9 +206,9 @@ def detect(
     """Find birds on a camera, in a video or in pictures.
 
     Pictures are looked through one by one; where five and more show the same place, as those of
-    one camera do, what is new in one counts for more ([motion] motion_bonus). On a video or a
-    camera birds are followed, and each visit is reported when it starts and when it ends; with
-    --mqtt also to a broker. SIGHUP has the --config read again.
+    one camera do, what is new in one counts for more, and what is always there for less. On a
+    video or a camera birds are followed, and each visit is reported when it starts and when it
+    ends; with --mqtt also to a broker. SIGHUP has the --config read again.
 
     \b
     Examples:
@@ -218,6 +225,7 @@ def detect(
         "threads": threads,
         "detector": detector,
         "verify": verify,
+        "compare": compare,
         "mqtt": mqtt,
         "save": save,
     }

@@ -57,6 +57,7 @@ class DetectorSection(_Section, frozen=True):
     name: Literal["conv", "window"] = "conv"
     smallest_bird_px: Annotated[int, Meta(ge=4)] | None = None
     verify: bool | None = None
+    compare: bool = True
 
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -191,10 +191,9 @@ def detect_in_pictures(
         make_folder(save)
     pictures = PictureSequence(paths)
     total = min(len(paths), max_pictures or len(paths))
-    # pictures have no clock, so how long something has kept still is not known
-    weights = replace(_settings(EvidenceSettings, config.motion), still_penalty=0.0)
     with _closed_by_signals(pictures):
-        places = _places_among(paths[:total], pictures, progress)
+        compared = paths[:total] if config.detector.compare else []
+        places = _places_among(compared, pictures, progress)
         with progress(total) as advance:
 
             def handle(result: PictureResult) -> None:
@@ -207,7 +206,6 @@ def detect_in_pictures(
                 config.detector.threshold or model.card.threshold,
                 handle,
                 places=places,
-                evidence=Evidence(weights),
                 save=save,
                 max_pictures=max_pictures,
             )
@@ -224,7 +222,7 @@ def _places_among(paths: Sequence[Path], pictures: PictureSequence, progress: Pr
     if places:
         log.info(
             "%d of %d pictures show a place that others show, too; what is new there counts for "
-            "more",
+            "more, what is not for less",
             len(places),
             len(paths),
         )

@@ -24,7 +24,7 @@ class EvidenceSettings:
     """How much motion, and the lack of it, weigh.
 
     Args:
-        motion_bonus: added to the log-odds of what moves, or is new in a picture (`places`).
+        motion_bonus: added to the log-odds of what moves.
         still_penalty: taken from the log-odds of what never moved, at most.
         still_after_s: so long something may be detected without ever having moved before it counts
             for less; the penalty is whole after twice that time. What came with motion may keep

@@ -11,7 +11,6 @@ from pathlib import Path
 from edgebird.annotate import draw_birds, write_jpeg
 from edgebird.camera import Camera
 from edgebird.detector import Detector
-from edgebird.evidence import Evidence
 from edgebird.places import Places
 from edgebird.structures import Detections, Frame
 
@@ -40,7 +39,6 @@ def scan_pictures(
     on_result: Callable[[PictureResult], None],
     *,
     places: Places,
-    evidence: Evidence,
     save: Path | None = None,
     max_pictures: int | None = None,
 ) -> None:
@@ -52,7 +50,6 @@ def scan_pictures(
         threshold: lowest score wanted, 0 to 1.
         on_result: called for each picture, also for those without a bird.
         places: which of the pictures show the same place, and so what is new in each.
-        evidence: weighs what is new.
         save: folder for annotated copies of the pictures with birds.
         max_pictures: stop after so many.
 
@@ -64,11 +61,10 @@ def scan_pictures(
     frames = (frame for frame in camera.frames() if isinstance(frame, Frame))
     for count, frame in enumerate(frames, start=1):
         path = Path(frame.source)
-        floor = evidence.floor(threshold) if places.knows(path) else threshold
         started_s = time.perf_counter()
-        found = detector.detect(frame.image, threshold=floor)
+        found = detector.detect(frame.image, threshold=places.floor(path, threshold))
         took_ms = (time.perf_counter() - started_s) * 1000
-        detections = evidence.weigh(found, places.motion(frame), frame.monotonic_s).above(threshold)
+        detections = places.weigh(found, frame).above(threshold)
         if save is not None and len(detections):
             birds = zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
             # bird.jpg and bird.png of one folder must not overwrite each other.

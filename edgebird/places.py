@@ -2,7 +2,8 @@
 
 A folder of pictures is often that of one camera that does not move. What is in one of its pictures
 and not in most others came and will go again, as birds do; what is in all of them is the feeder, a
-knot or a leaf. So what is new counts for more, as motion does on a live camera (`evidence`).
+knot or a leaf. So what is new counts for more and what is not for less, much as on a live camera
+(`evidence`).
 
 The pictures may be in any order and any light. What a place usually looks like is the median of its
 pictures, with the light divided out (`motion.log_levels`); what differs from it, and by more than
@@ -25,8 +26,14 @@ from numpy.typing import NDArray
 from edgebird.camera.files import read_small_grey
 from edgebird.errors import CameraError
 from edgebird.motion import LIGHT_CHANGED_SHARE, LUMA_WIDTH_PX, Motion, log_levels
-from edgebird.structures import Frame, Image
+from edgebird.odds import log_odds, probability
+from edgebird.structures import Detections, Frame, Image
 
+# Log-odds for what is new, and those off for what is not (measured on composed places: with more
+# for what is new more other things are taken for birds, with more off birds that hardly show are
+# missed; see `model_build.places`). A box is new if this part of it is.
+NEW_BONUS, USUAL_PENALTY = 1.0, 0.5
+_NEW_SHARE = 0.08
 # With fewer pictures, what is usual in a place and what is new could not be told apart.
 LEAST_PICTURES = 5
 # More of them, spread over all, show what is usual no better.
@@ -93,18 +100,27 @@ class Places:
         """How many pictures have enough others of their place."""
         return len(self._group_of)
 
-    def knows(self, path: Path) -> bool:
-        """Whether there are enough other pictures of its place."""
-        return path in self._group_of
+    def floor(self, path: Path, threshold: float) -> float:
+        """The lowest score in a picture that may be lifted to the threshold, 0 to 1."""
+        if path not in self._group_of:
+            return threshold
+        return probability(log_odds(threshold) - NEW_BONUS)
 
-    def motion(self, frame: Frame) -> Motion:
-        """What is new in a picture, whose path is ``frame.source``; nothing where it stands alone
-        or where the light has changed too much to tell.
+    def weigh(self, detections: Detections, frame: Frame) -> Detections:
+        """The detections of a picture, whose path is ``frame.source``, with their scores changed by
+        what is new in it; as they are where it stands alone.
         """
-        path = Path(frame.source)
-        usual = self._usual(self._group_of[path]) if self.knows(path) else None
+        new = self.new_in(frame)
+        return detections if new is None else weighed(detections, new, NEW_BONUS, USUAL_PENALTY)
+
+    def new_in(self, frame: Frame) -> Motion | None:
+        """What is new in a picture, whose path is ``frame.source``; None where it stands alone or
+        the light has changed too much to tell.
+        """
+        group = self._group_of.get(Path(frame.source))
+        usual = None if group is None else self._usual(group)
         if usual is None:
-            return Motion.none()
+            return None
         height, width = usual.levels.shape
         grey = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), np.uint8)
         differ = _levels(grey, (width, height)) - usual.levels
@@ -112,8 +128,21 @@ class Places:
         new = (np.abs(differ) > usual.tolerance).astype(np.uint8)
         moving = np.asarray(cv2.morphologyEx(new, cv2.MORPH_OPEN, _KERNEL)).astype(bool)
         if moving.mean() > LIGHT_CHANGED_SHARE:
-            return Motion.none()
+            return None
         return Motion(np.zeros((0, 4), np.float32), moving, width / frame.size[0])
+
+
+def weighed(detections: Detections, new: Motion, bonus: float, penalty: float) -> Detections:
+    """The detections with ``bonus`` added to the log-odds of those that are new, and ``penalty``
+    taken from those of the others; best first.
+    """
+    scores = []
+    for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
+        is_new = new.share_of((box[0], box[1], box[2], box[3])) >= _NEW_SHARE
+        scores.append(probability(log_odds(score) + (bonus if is_new else -penalty)))
+    score = np.array(scores, np.float32)
+    order = np.argsort(-score, kind="stable")
+    return Detections(detections.xyxy[order], score[order])
 
 
 class _Place:

@@ -438,22 +438,23 @@ def tile_time(model: Path, rounds: int, trunk: str) -> None:
 @click.option("--places", default=30, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option(
     "--try",
-    "bonuses",
+    "weights",
     multiple=True,
-    default=(0.0, 0.7, 1.0, 1.5),
-    show_default=True,
-    type=float,
-    help="Log-odds for what is new, again and again.",
+    type=(float, float),
+    metavar="NEW USUAL",
+    help="Log-odds for what is new, and those off for what is not, again and again; default: none, "
+    "and those of the runtime.",
 )
-def places(data: Path, places: int, bonuses: tuple[float, ...]) -> None:
+def places(data: Path, places: int, weights: tuple[tuple[float, float], ...]) -> None:
     """Measure what comparing pictures of one place does for the shipped detector.
 
     Composes places from validation pictures and looks through them as 'edgebird detect --source
-    FOLDER' does, with several values of its setting [motion] motion_bonus.
+    FOLDER' does.
     """
     from edgebird.config import DetectorSection
     from edgebird.detector import open_detector
     from edgebird.errors import ModelError
+    from edgebird.places import NEW_BONUS, USUAL_PENALTY
     from model_build.places import compare_places, table
     from model_build.runs import load_gathered
     from model_build.validation import validation_material
@@ -468,7 +469,12 @@ def places(data: Path, places: int, bonuses: tuple[float, ...]) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         rows = compare_places(
-            detector, model.card.threshold, material, places, bonuses, Path(folder)
+            detector,
+            model.card.threshold,
+            material,
+            places,
+            weights or ((0, 0), (NEW_BONUS, USUAL_PENALTY)),
+            Path(folder),
         )
     click.echo(table(rows))
 

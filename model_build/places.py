@@ -17,8 +17,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from edgebird.detector import Detector
-from edgebird.evidence import Evidence, EvidenceSettings
-from edgebird.places import Places
+from edgebird.places import Places, weighed
 from edgebird.structures import Detections, Frame, Image
 from model_build.augment import COUNTED_SHARE, Material, brightened, distractor, log_uniform, paste
 from model_build.cutouts import decode_cutout
@@ -101,17 +100,17 @@ def _swaying(rng: Generator, picture: np.ndarray, wind_px: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Row:
-    """What a bonus for what is new does, at the default threshold.
+    """What weighing does, at the default threshold.
 
     Args:
-        bonus: added to the log-odds.
+        weights: log-odds for what is new, and those off for what is not.
         ap50: over all pictures.
         recall: of the birds.
         empty_flagged: share of the empty pictures with a false alarm.
         things_flagged: share of the pictures with other new things that have one.
     """
 
-    bonus: float
+    weights: tuple[float, float]
     ap50: float
     recall: float
     empty_flagged: float
@@ -123,7 +122,7 @@ def compare_places(
     threshold: float,
     material: Material,
     places: int,
-    bonuses: Sequence[float],
+    weights: Sequence[tuple[float, float]],
     folder: Path,
 ) -> list[Row]:
     """Look through composed places, and weigh what is new in each of several ways.
@@ -133,7 +132,7 @@ def compare_places(
         threshold: its default one.
         material: of validation pictures.
         places: how many.
-        bonuses: to try.
+        weights: to try, each log-odds for what is new, and those off for what is not.
         folder: an empty one, for the pictures.
     """
     truths: dict[Path, Truth] = {}
@@ -143,22 +142,24 @@ def compare_places(
             cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             truths[path] = truth
     known = Places.of(list(truths))
-    found, motions = [], []
+    found, news = [], []
     for path in tqdm(truths, "looking"):
         image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         found.append(detector.detect(image, threshold=LOWEST_SCORE))
-        motions.append(known.motion(Frame(image, 0, 0.0, 0.0, str(path))))
+        news.append(known.new_in(Frame(image, 0, 0.0, 0.0, str(path))))
     rows = []
-    for bonus in bonuses:
-        evidence = Evidence(EvidenceSettings(motion_bonus=bonus, still_penalty=0.0))
-        weighed = [evidence.weigh(d, m, 0.0) for d, m in zip(found, motions, strict=True)]
-        figures = at_threshold(judge(weighed, list(truths.values())), threshold)
+    for bonus, penalty in weights:
+        seen = [
+            detections if new is None else weighed(detections, new, bonus, penalty)
+            for detections, new in zip(found, news, strict=True)
+        ]
+        figures = at_threshold(judge(seen, list(truths.values())), threshold)
         rows.append(
             Row(
-                bonus,
+                (bonus, penalty),
                 figures.ap50 or 0.0,
                 figures.recall or 0.0,
-                *(_flagged(weighed, truths, kind, threshold) for kind in ("empty", "thing")),
+                *(_flagged(seen, truths, kind, threshold) for kind in ("empty", "thing")),
             )
         )
     return rows
@@ -174,13 +175,11 @@ def _flagged(
 
 def table(rows: Sequence[Row]) -> str:
     """For a person, and in Markdown."""
-    lines = [
-        "| bonus | AP50 | recall | empty flagged | other new things flagged |",
-        "|--:" * 5 + "|",
-    ]
+    columns = ["new", "usual", "AP50", "recall", "empty flagged", "other new things flagged"]
+    lines = [f"| {' | '.join(columns)} |", "|--:" * len(columns) + "|"]
     lines += [
-        f"| {row.bonus} | {row.ap50:.3f} | {row.recall:.3f} | {row.empty_flagged:.1%} "
-        f"| {row.things_flagged:.1%} |"
+        f"| {row.weights[0]:.1f} | {-row.weights[1]:.1f} | {row.ap50:.3f} | {row.recall:.3f} "
+        f"| {row.empty_flagged:.1%} | {row.things_flagged:.1%} |"
         for row in rows
     ]
     return "\n".join(lines)

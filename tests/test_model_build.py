@@ -347,7 +347,7 @@ def test_what_is_new_in_a_place_counts_for_more(material: Material, tmp_path: Pa
             birds = [(*box, 0.6) for box in next(self.truths).boxes.tolist()]
             return detections((0, 0, 60, 60, 0.65), *birds)
 
-    alone, compared = compare_places(Unsure(), 0.68, leafy, 3, (0.0, 0.7), tmp_path)
+    alone, compared = compare_places(Unsure(), 0.68, leafy, 3, [(0, 0), (1.0, 0.5)], tmp_path)
     assert (alone.recall, alone.empty_flagged, alone.things_flagged) == (0, 0, 0)
     assert compared.recall > 0.5
     assert compared.ap50 > alone.ap50
