@@ -178,7 +178,7 @@ def table(rows: Sequence[Row]) -> str:
     columns = ["new", "usual", "AP50", "recall", "empty flagged", "other new things flagged"]
     lines = [f"| {' | '.join(columns)} |", "|--:" * len(columns) + "|"]
     lines += [
-        f"| {row.weights[0]:.1f} | {-row.weights[1]:.1f} | {row.ap50:.3f} | {row.recall:.3f} "
+        f"| {row.weights[0]:.1f} | {0 - row.weights[1]:.1f} | {row.ap50:.3f} | {row.recall:.3f} "
         f"| {row.empty_flagged:.1%} | {row.things_flagged:.1%} |"
         for row in rows
     ]
