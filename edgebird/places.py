@@ -38,7 +38,7 @@ _NEW_SHARE = 0.08
 LEAST_PICTURES = 5
 # More of them, spread over all, show what is usual no better.
 _MOST_COMPARED = 25
-# A camera's pictures follow each other, so only the latest places come into question.
+# A camera's pictures follow each other, so only the places seen last come into question.
 _LATEST_PLACES = 8
 # A picture shows a place if so much of it is as bright there, within 20 %, and the details of that
 # (what its surroundings do not have) agree so well; compared at this size. Of 8,655 photos of
@@ -90,7 +90,9 @@ class Places:
                 if place is None:
                     groups.append([])
                     place = _Place(grey.shape, levels, groups[-1])
-                    latest.append(place)
+                else:
+                    latest.remove(place)
+                latest.append(place)
                 place.add(path, levels)
             if not go_on():
                 break

@@ -117,6 +117,15 @@ def test_two_cameras_in_one_folder_are_two_places(tmp_path: Path) -> None:
     assert not any(share(places, path) for path in paths)
 
 
+def test_a_place_is_known_again_after_many_others(tmp_path: Path) -> None:
+    paths = []
+    for i in range(20):
+        paths.append(write(tmp_path, f"{i}-feeder.jpg", garden(1), seed=i))
+        elsewhere = np.roll(garden(50 + i), 17 * i, axis=1)
+        paths.append(write(tmp_path, f"{i}-elsewhere.jpg", elsewhere))
+    assert len(Places.of(paths)) == 20
+
+
 def test_pictures_of_different_places_stand_alone(tmp_path: Path) -> None:
     paths = [write(tmp_path, f"{i}.jpg", np.roll(garden(i), 17 * i, axis=1)) for i in range(12)]
     # flat ones have nothing that could tell one place from another
