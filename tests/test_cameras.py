@@ -22,7 +22,13 @@ from stand_ins import RED, SIZE, red_picture, scripted_camera
 
 from edgebird.camera import Camera, is_pictures, open_camera
 from edgebird.camera.demo import DemoFeeder
-from edgebird.camera.files import PictureSequence, VideoFile, list_pictures, read_picture
+from edgebird.camera.files import (
+    PictureSequence,
+    VideoFile,
+    list_pictures,
+    read_picture,
+    read_small_grey,
+)
 from edgebird.camera.opencv import redact_url
 from edgebird.camera.picamera import open_picamera
 from edgebird.camera.settings import CameraSettings
@@ -255,6 +261,7 @@ def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[:2] + segment + data[2:])
     assert read_picture(path).shape == (SIZE[0], SIZE[1], 3)
+    assert read_small_grey(path).shape == (SIZE[0] // 2, SIZE[1] // 2)
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp", "tif"])

@@ -232,7 +232,7 @@ def test_a_folder_of_one_camera_is_told(tmp_path: Path) -> None:
     assert len(list_pictures(str(tmp_path))) == 8
     told = CliRunner().invoke(cli, ["detect", "--source", str(tmp_path)])
     assert told.exit_code == 0
-    assert "8 of 8 pictures show a place that others show, too" in told.stderr
+    assert "8 of 8 pictures show a place that others show, too" in told.output
     told = CliRunner().invoke(cli, ["detect", "--source", str(tmp_path), "--no-compare"])
     assert told.exit_code == 0
-    assert "show a place" not in told.stderr
+    assert "show a place" not in told.output
