@@ -99,9 +99,7 @@ class Evidence:
             place.xyxy, place.last_seen_s = xyxy, now_s
             bonus = self.settings.motion_bonus if moves else 0.0
             scores.append(probability(log_odds(score) + bonus - self._penalty(place)))
-        weighed = np.array(scores, np.float32)
-        order = np.argsort(-weighed, kind="stable")
-        return Detections(detections.xyxy[order], weighed[order])
+        return detections.rescored(np.array(scores, np.float32))
 
     def _penalty(self, place: _Place) -> float:
         trusted = place.moved and not place.perch

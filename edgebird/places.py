@@ -142,9 +142,7 @@ def weighed(detections: Detections, new: Motion, bonus: float, penalty: float) -
     for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
         is_new = new.share_of((box[0], box[1], box[2], box[3])) >= _NEW_SHARE
         scores.append(probability(log_odds(score) + (bonus if is_new else -penalty)))
-    score = np.array(scores, np.float32)
-    order = np.argsort(-score, kind="stable")
-    return Detections(detections.xyxy[order], score[order])
+    return detections.rescored(np.array(scores, np.float32))
 
 
 class _Place:

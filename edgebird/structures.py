@@ -107,6 +107,11 @@ class Detections:
         keep = self.score >= threshold
         return Detections(self.xyxy[keep], self.score[keep])
 
+    def rescored(self, score: Scores) -> Detections:
+        """The same boxes with other scores, (N,), best first; equal ones stay in their order."""
+        order = np.argsort(-score, kind="stable")
+        return Detections(self.xyxy[order], score[order])
+
 
 class TrackState(StrEnum):
     """Where a track is in its life."""

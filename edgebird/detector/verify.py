@@ -96,8 +96,7 @@ def both_looks(found: Detections, seen: Scores, weight: float, reach: float) -> 
     bounded = np.clip(found.score, 1e-6, 1 - 1e-6)
     moved = np.log(bounded / (1 - bounded)) + np.clip(weight * seen, -reach, reach)
     score = np.where(np.isnan(seen), found.score, 1 / (1 + np.exp(-moved))).astype(np.float32)
-    order = np.argsort(-score, kind="stable")
-    return Detections(found.xyxy[order], score[order])
+    return found.rescored(score)
 
 
 def window_around(box: Box, image: Image) -> Image:
