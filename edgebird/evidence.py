@@ -39,7 +39,7 @@ class EvidenceSettings:
 # So many times as long may keep still what came with motion.
 _TRUST = 10
 # Part of a box that has to move.
-_MOVING_SHARE = 0.08
+MOVING_SHARE = 0.08
 _SAME_PLACE_IOU = 0.5
 _MAX_PLACES = 64
 _FORGET_AFTER_S = 3600.0
@@ -91,7 +91,7 @@ class Evidence:
         scores = []
         for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
             xyxy = (box[0], box[1], box[2], box[3])
-            moves = motion.share_of(xyxy) >= _MOVING_SHARE
+            moves = motion.share_of(xyxy) >= MOVING_SHARE
             place = self._place_of(xyxy, now_s)
             # a bird may be there now, in front of the knot: some time for it, but no trust
             place.still_s = 0.0 if moves else place.still_s + self._step_s(place, now_s)

@@ -35,8 +35,8 @@ _LEVELS_PER_UNIT = 255 / np.log((255 + _OFFSET) / _OFFSET)
 _LOG = np.log(np.arange(256, dtype=np.float32) / np.float32(_OFFSET) + 1) * _LEVELS_PER_UNIT
 _LOG = _LOG.astype(np.float32)
 # In these levels; together, 20 % of brightness are the least that is seen to move.
-_LEAST_NOISE = 4.0
-_LEAST_SIGMAS = 4.0
+LEAST_NOISE = 4.0
+LEAST_SIGMAS = 4.0
 
 
 def log_levels(luma: Image) -> NDArray[np.float32]:
@@ -48,6 +48,12 @@ def log_levels(luma: Image) -> NDArray[np.float32]:
     return np.asarray(cv2.LUT(luma, _LOG), np.float32)
 
 
+def fitted_size(luma: Image, width_px: int) -> tuple[int, int]:
+    """Width and height of a picture, shrunk to ``width_px`` on its longer side if it is more."""
+    scale = min(1.0, width_px / max(luma.shape))
+    return max(1, round(luma.shape[1] * scale)), max(1, round(luma.shape[0] * scale))
+
+
 def small_luma(frame: Frame) -> Image:
     """The frame's brightness, uint8, `LUMA_WIDTH_PX` on its longer side at most."""
     luma = frame.image[..., 1] if frame.luma is None else frame.luma
@@ -55,10 +61,9 @@ def small_luma(frame: Frame) -> Image:
     # every n-th pixel first: the averaging that follows still sees plenty
     step = max(1, max(width, height) // (2 * LUMA_WIDTH_PX))
     luma = luma[::step, ::step]
-    scale = LUMA_WIDTH_PX / max(luma.shape)
-    if scale >= 1:
+    size = fitted_size(luma, LUMA_WIDTH_PX)
+    if size == luma.shape[::-1]:
         return np.ascontiguousarray(luma)
-    size = max(1, round(luma.shape[1] * scale)), max(1, round(luma.shape[0] * scale))
     return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -143,12 +148,12 @@ class MotionGate:
     def _start(self, luma: Image, now_s: float) -> None:
         self._shape = luma.shape
         self._model = cv2.createBackgroundSubtractorMOG2(
-            varThreshold=_LEAST_SIGMAS**2, detectShadows=False
+            varThreshold=LEAST_SIGMAS**2, detectShadows=False
         )
         self._model.setBackgroundRatio(_SCENE_SHARE)
         # else it would believe in less noise than there is, and see it everywhere
-        self._model.setVarInit(_LEAST_NOISE**2)
-        self._model.setVarMin(_LEAST_NOISE**2)
+        self._model.setVarInit(LEAST_NOISE**2)
+        self._model.setVarMin(LEAST_NOISE**2)
         self._usual = log_levels(luma)
         self._restless = np.zeros(luma.shape, np.float32)
         self._changed = np.zeros(luma.shape, np.uint8)

@@ -25,15 +25,23 @@ from numpy.typing import NDArray
 
 from edgebird.camera.files import read_small_grey
 from edgebird.errors import CameraError
-from edgebird.motion import LIGHT_CHANGED_SHARE, LUMA_WIDTH_PX, Motion, log_levels
+from edgebird.evidence import MOVING_SHARE
+from edgebird.motion import (
+    LEAST_NOISE,
+    LEAST_SIGMAS,
+    LIGHT_CHANGED_SHARE,
+    LUMA_WIDTH_PX,
+    Motion,
+    fitted_size,
+    log_levels,
+)
 from edgebird.odds import log_odds, probability
 from edgebird.structures import Detections, Frame, Image
 
 # Log-odds for what is new, and those off for what is not (measured on composed places: with more
 # for what is new more other things are taken for birds, with more off birds that hardly show are
-# missed; see `model_build.places`). A box is new if this part of it is.
+# missed; see `model_build.places`).
 NEW_BONUS, USUAL_PENALTY = 1.0, 0.5
-_NEW_SHARE = 0.08
 # With fewer pictures, what is usual in a place and what is new could not be told apart.
 LEAST_PICTURES = 5
 # More of them, spread over all, show what is usual no better.
@@ -48,8 +56,6 @@ _EQUAL_SHARE, _EQUAL_LEVELS = 0.5, 15.0
 _DETAIL_SIGMA_PX, _DETAIL_CORRELATION = 3.0, 0.6
 # A place's mean follows the light of the day.
 _MEAN_OF = 10
-# 20 % of brightness are the least that is seen to differ, and so many times the usual difference.
-_LEAST_LEVELS, _SIGMAS = 16.0, 4.0
 _SIGMA_OF_MEDIAN_DEVIATION = 1.4826
 _KERNEL = np.ones((3, 3), np.uint8)
 
@@ -85,7 +91,7 @@ class Places:
         for path in paths:
             with suppress(CameraError):
                 grey = read_small_grey(path)
-                levels = _levels(grey, _fitted(grey, _MATCH_WIDTH_PX))
+                levels = _levels(grey, fitted_size(grey, _MATCH_WIDTH_PX))
                 place = next((p for p in reversed(latest) if p.shows(grey.shape, levels)), None)
                 if place is None:
                     groups.append([])
@@ -112,7 +118,7 @@ class Places:
         """The detections of a picture, whose path is ``frame.source``, with their scores changed by
         what is new in it; as they are where it stands alone.
         """
-        new = self.new_in(frame)
+        new = self.new_in(frame) if len(detections) else None
         return detections if new is None else weighed(detections, new, NEW_BONUS, USUAL_PENALTY)
 
     def new_in(self, frame: Frame) -> Motion | None:
@@ -140,7 +146,7 @@ def weighed(detections: Detections, new: Motion, bonus: float, penalty: float) -
     """
     scores = []
     for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
-        is_new = new.share_of((box[0], box[1], box[2], box[3])) >= _NEW_SHARE
+        is_new = new.share_of((box[0], box[1], box[2], box[3])) >= MOVING_SHARE
         scores.append(probability(log_odds(score) + (bonus if is_new else -penalty)))
     return detections.rescored(np.array(scores, np.float32))
 
@@ -194,7 +200,7 @@ def _usual_of(paths: Sequence[Path]) -> _Usual | None:
             pictures.append(read_small_grey(paths[index]))
     if len(pictures) < LEAST_PICTURES:
         return None
-    size = _fitted(pictures[0], LUMA_WIDTH_PX)
+    size = fitted_size(pictures[0], LUMA_WIDTH_PX)
     stack = np.stack([_levels(picture, size) for picture in pictures])
     # all in one light: most of a picture is as usual, so the median of what differs is the light
     for _ in range(2):
@@ -203,14 +209,8 @@ def _usual_of(paths: Sequence[Path]) -> _Usual | None:
     usual = np.median(stack, axis=0)
     sigma = _SIGMA_OF_MEDIAN_DEVIATION * np.median(np.abs(stack - usual), axis=0)
     # a leaf that goes to and fro will go a little farther some time
-    tolerance = cv2.dilate(np.maximum(_LEAST_LEVELS, _SIGMAS * sigma), _KERNEL)
+    tolerance = cv2.dilate(LEAST_SIGMAS * np.maximum(LEAST_NOISE, sigma), _KERNEL)
     return _Usual(usual.astype(np.float32), np.asarray(tolerance, np.float32))
-
-
-def _fitted(grey: Image, width_px: int) -> tuple[int, int]:
-    """Width and height of the picture, shrunk to ``width_px`` on its longer side if it is more."""
-    scale = min(1.0, width_px / max(grey.shape))
-    return max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
 
 
 def _levels(grey: Image, size: tuple[int, int]) -> Levels:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from model_build.classifier_commands import DATA as GATHERED
 from model_build.classifier_commands import classifier
 from model_build.digits_commands import digits
 
@@ -434,7 +435,7 @@ def tile_time(model: Path, rounds: int, trunk: str) -> None:
 
 
 @main.command()
-@click.option("--data", default="data", show_default=True, type=click.Path(path_type=Path))
+@GATHERED
 @click.option("--places", default=30, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option(
     "--try",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
+from edgebird.camera.files import read_picture
 from edgebird.detector import Detector
 from edgebird.places import Places, weighed
 from edgebird.structures import Detections, Frame, Image
@@ -144,7 +145,7 @@ def compare_places(
     known = Places.of(list(truths))
     found, news = [], []
     for path in tqdm(truths, "looking"):
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        image = read_picture(path)
         found.append(detector.detect(image, threshold=LOWEST_SCORE))
         news.append(known.new_in(Frame(image, 0, 0.0, 0.0, str(path))))
     rows = []
