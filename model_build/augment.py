@@ -116,7 +116,7 @@ def training_scene(
 
 def _photo_scene(rng: Generator, material: Material, size: int, empty_share: float) -> Scene:
     pool = material.empties if rng.random() < empty_share else material.birds
-    example = _pick(rng, pool)
+    example = pick(rng, pool)
     photo = material.decode(example)
     height, width = photo.shape[:2]
     scale = size / max(height, width) * log_uniform(rng, 0.5, 1.7)
@@ -142,7 +142,7 @@ def _mosaic_scene(rng: Generator, material: Material, size: int, empty_share: fl
                 pool = material.empties
             else:
                 pool = material.distractors if choice > 0.85 else material.birds
-            part = _covering(rng, material, _pick(rng, pool), right - left, bottom - top, 1.6)
+            part = _covering(rng, material, pick(rng, pool), right - left, bottom - top, 1.6)
             canvas[top:bottom, left:right] = part.picture
             shift = np.array([left, top, left, top], np.float32)
             boxes.append(part.boxes + shift)
@@ -170,7 +170,7 @@ def _paste_scene(rng: Generator, material: Material, size: int) -> Scene:
         else:
             longest = float((beside[2:] - beside[:2]).max()) * log_uniform(rng, 0.7, 1.4)
         if beside is None or rng.random() < 0.4:
-            bird = decode_cutout(_pick(rng, material.cutouts))
+            bird = decode_cutout(pick(rng, material.cutouts))
         pasted = paste(rng, canvas, bird, longest, backlit, boxes + ignored, beside=beside)
         if pasted is not None:
             (boxes if pasted.visible_share >= COUNTED_SHARE else ignored).append(pasted.box)
@@ -183,10 +183,10 @@ def distractor(rng: Generator, material: Material) -> np.ndarray:
     """
     choice = rng.random()
     if choice < 0.5 and material.objects:
-        return decode_cutout(_pick(rng, material.objects))
+        return decode_cutout(pick(rng, material.objects))
     if choice < 0.75:
         return _leaf(rng)
-    return _soft_patch(rng, material.decode(_pick(rng, material.distractors)))
+    return _soft_patch(rng, material.decode(pick(rng, material.distractors)))
 
 
 def background(rng: Generator, material: Material, width: int, height: int) -> np.ndarray:
@@ -207,7 +207,7 @@ def background(rng: Generator, material: Material, width: int, height: int) -> n
 
 def background_photo(rng: Generator, material: Material, width: int, height: int) -> np.ndarray:
     """A part of a photo without birds, scaled to the wanted size."""
-    example = _pick(rng, material.empties)
+    example = pick(rng, material.empties)
     picture = _covering(rng, material, example, width, height, 2.2).picture
     return np.ascontiguousarray(picture)
 
@@ -422,7 +422,7 @@ def beside_the_bird(rng: Generator, material: Material, width: int, height: int)
     """The largest strip beside the bird of a photo, scaled and cropped to the wanted size."""
     # Where the bird fills its photo there is nothing beside it.
     for _ in range(5):
-        example = _pick(rng, material.birds)
+        example = pick(rng, material.birds)
         strip = _largest_strip(material, example)
         if min(strip.shape[:2]) >= 48 and example.stem not in MORE_BIRDS_THAN_BOXES:
             break
@@ -535,7 +535,8 @@ def brightened(picture: np.ndarray, gain: float, offset: float) -> np.ndarray:
 # --- small tools
 
 
-def _pick(rng: Generator, pool: Sequence):
+def pick(rng: Generator, pool: Sequence):
+    """One of them, each as likely."""
     return pool[int(rng.integers(len(pool)))]
 
 

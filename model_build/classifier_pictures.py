@@ -8,7 +8,6 @@ turned by up to 25 degrees and blurred with a sigma of up to 3 pixels, each now 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -17,7 +16,7 @@ from numpy.random import Generator
 
 from edgebird.classify import fit_to_input
 from edgebird.detector.merge import pairwise_overlap
-from model_build.augment import camera_effects, training_scene
+from model_build.augment import camera_effects, pick, training_scene
 from model_build.classifier_data import Labelled, TrainingPictures
 
 BIRD, OTHER = 1, 0
@@ -61,7 +60,7 @@ class ArticleMix:
             pool = source.cifar_birds if label == BIRD else source.cifar_others
         else:
             pool = source.birds if label == BIRD else source.others
-        labelled = _pick(rng, pool)
+        labelled = pick(rng, pool)
         picture = self._at_size(labelled)
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
@@ -111,7 +110,7 @@ class FeederMix:
 
     def _cifar(self, rng: Generator, label: int) -> Lesson:
         source = self._pictures
-        labelled = _pick(rng, source.cifar_birds if label == BIRD else source.cifar_others)
+        labelled = pick(rng, source.cifar_birds if label == BIRD else source.cifar_others)
         picture = labelled.picture()
         picture = _cropped(rng, picture, 0.8) if rng.random() < 0.5 else picture
         # Each is seen a few times only: more variety would be more than there is time to learn.
@@ -119,7 +118,7 @@ class FeederMix:
         return Lesson(picture, label, labelled.concept)
 
     def _single(self, rng: Generator, label: int) -> Lesson:
-        labelled = _pick(rng, self._pictures.birds if label == BIRD else self._pictures.others)
+        labelled = pick(rng, self._pictures.birds if label == BIRD else self._pictures.others)
         picture = labelled.picture()
         if rng.random() < 0.4:
             # as it is: seen through a camera only, it would be taken for a bird too easily
@@ -131,7 +130,7 @@ class FeederMix:
 
     def _window(self, rng: Generator) -> Lesson:
         """A square part of a photo, around a bird or beside all birds."""
-        example = _pick(rng, self._pictures.photos)
+        example = pick(rng, self._pictures.photos)
         photo = example.picture()
         boxes = example.boxes(photo.shape[1], photo.shape[0])
         picture, label = window_of(rng, photo, boxes, boxes)
@@ -145,7 +144,7 @@ class FeederMix:
         scene = training_scene(self._seed, number, self._pictures.material, _SCENE_PX)
         shown = np.concatenate([scene.boxes, scene.ignored])
         if len(scene.others) and rng.random() < 0.4:
-            window = _window_around(rng, _pick(rng, scene.others))
+            window = _window_around(rng, pick(rng, scene.others))
             if _is_free(window, shown):
                 return Lesson(_part(scene.picture, window), OTHER)
         return Lesson(*window_of(rng, scene.picture, scene.boxes, shown))
@@ -178,7 +177,7 @@ def window_of(
     """
     height, width = photo.shape[:2]
     if len(boxes) and rng.random() < 0.5:
-        return _part(photo, _window_around(rng, _pick(rng, boxes))), BIRD
+        return _part(photo, _window_around(rng, pick(rng, boxes))), BIRD
     for _ in range(10):
         side = min(height, width) * np.exp(rng.uniform(np.log(0.1), np.log(0.9)))
         x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
@@ -256,7 +255,3 @@ def _with_a_patch(rng: Generator, picture: np.ndarray) -> np.ndarray:
     picture = picture.copy()
     picture[y : y + patch, x : x + patch] = rng.integers(0, 256, 3)
     return picture
-
-
-def _pick(rng: Generator, pool: Sequence):
-    return pool[int(rng.integers(len(pool)))]

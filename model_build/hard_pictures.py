@@ -23,6 +23,7 @@ from model_build.augment import (
     log_uniform,
     motion_blurred,
     paste,
+    pick,
 )
 from model_build.cutouts import decode_cutout
 from model_build.metrics import Truth
@@ -107,11 +108,6 @@ def place_without_birds(rng: Generator, material: Material, leaves_share: float)
     """Leaves, branches and sky beside the birds of photos, or a photo without a bird."""
     leaves = rng.random() < leaves_share
     return (beside_the_bird if leaves else background_photo)(rng, material, WIDTH_PX, HEIGHT_PX)
-
-
-def pick(rng: Generator, pool):
-    """One of them."""
-    return pool[int(rng.integers(len(pool)))]
 
 
 def of_kind(rng: Generator, bird: np.ndarray, canvas: np.ndarray, kind: str) -> np.ndarray:

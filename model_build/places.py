@@ -20,14 +20,21 @@ from edgebird.camera.files import read_picture
 from edgebird.detector import Detector
 from edgebird.places import Places, weighed
 from edgebird.structures import Detections, Frame, Image
-from model_build.augment import COUNTED_SHARE, Material, brightened, distractor, log_uniform, paste
+from model_build.augment import (
+    COUNTED_SHARE,
+    Material,
+    brightened,
+    distractor,
+    log_uniform,
+    paste,
+    pick,
+)
 from model_build.cutouts import decode_cutout
 from model_build.hard_pictures import (
     HEIGHT_PX,
     SMALLEST_SHARE,
     WIDTH_PX,
     of_kind,
-    pick,
     place_without_birds,
     seen_by_camera,
 )
