@@ -17,6 +17,7 @@ from edgebird.tiles import cut_tile
 from model_build.augment import Material, training_scene
 from model_build.equalize import equalize
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector, scaled
+from model_build.pruning import TOLERANCE, prune
 from model_build.trunk import LITE0, Trunk
 
 # Tiles to measure the channels' sizes with before quantization.
@@ -48,8 +49,19 @@ def quantize(
     *,
     tiles: int = 250,
     seed: int = 7,
+    tolerance: float = TOLERANCE,
 ) -> bytes:
-    """Quantize a detector, its channels equalized before; see `to_int8`.
+    """Quantize a detector, its idle channels left out (`prune`) and the others equalized before;
+    see `to_int8`.
+
+    Args:
+        weights: of the float model.
+        material: what the representative tiles show.
+        size_px: side of the input.
+        trunk: the model's.
+        tiles: how many representative ones.
+        seed: of the tiles.
+        tolerance: see `prune`; 0 leaves all channels in.
 
     Returns:
         The ``.tflite`` file.
@@ -58,7 +70,15 @@ def quantize(
     model = build_detector(size_px, trunk, batch_size=1)
     model.load_weights(weights)
     seen = list(representative_tiles(material, size_px, tiles, seed))
-    equalize(model, trunk, (scaled(tile[None]) for tile in seen[:_TO_EQUALIZE]))
+    pictures = [scaled(tile[None]) for tile in seen]
+    model, trunk = prune(
+        model,
+        trunk,
+        pictures,
+        lambda narrow: build_detector(size_px, narrow, batch_size=1),
+        tolerance=tolerance,
+    )
+    equalize(model, trunk, pictures[:_TO_EQUALIZE])
     return to_int8(model, seen)
 
 

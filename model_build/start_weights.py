@@ -8,7 +8,9 @@ well as from the original, and what runs on the Pi is what is taught.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -51,6 +53,9 @@ def load_keras_weights(model: keras.Model, path: Path) -> None:
 def load_tflite_weights(model: keras.Model, path: Path) -> None:
     """Read an int8 model's weights back into the float network, dequantized channel by channel.
 
+    Channels of the trunk that `pruning` left out are there again: with fresh weights, and adding
+    nothing yet to what the others say, so that they may learn to.
+
     Raises:
         ValueError: it is no TFLite model, or of another network.
     """
@@ -67,6 +72,8 @@ def load_tflite_weights(model: keras.Model, path: Path) -> None:
             f"differ, {odd[0]} is one"
         )
     for name, (kernel, bias) in found.items():
+        if name.startswith("block"):
+            kernel, bias = _with_idle_channels(kernel, bias, *layers[name].get_weights(), name)
         wanted = [tuple(weights.shape) for weights in layers[name].weights]
         if [kernel.shape, bias.shape] != wanted:
             raise ValueError(
@@ -76,10 +83,45 @@ def load_tflite_weights(model: keras.Model, path: Path) -> None:
         layers[name].set_weights([kernel, bias])
 
 
+def _with_idle_channels(
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    fresh_kernel: np.ndarray,
+    fresh_bias: np.ndarray,
+    name: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A block's layer with as many channels as the network has where the model has fewer."""
+    if name.endswith("_project"):
+        # adds up the block's channels
+        idle = np.zeros_like(fresh_kernel[:, :, kernel.shape[2] :])
+        return np.concatenate([kernel, idle], axis=2), bias
+    axis = 2 if name.endswith("_depthwise") else 3
+    idle = np.take(fresh_kernel, range(kernel.shape[axis], fresh_kernel.shape[axis]), axis)
+    return np.concatenate([kernel, idle], axis), np.append(bias, fresh_bias[len(bias) :])
+
+
 def _convolutions(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Kernel and bias of each convolution by its layer's name, in Keras's layout, float32."""
+    interpreter = undelegated(path)
+    found = {}
+    for kernel, bias, _ in convolutions(interpreter):
+        match = _TENSOR_NAME.match(kernel["name"])
+        if match is None or bias is None:
+            raise ValueError(f"{path} is a model of another network: {kernel['name']!r} in it")
+        # (out, h, w, in) becomes (h, w, in, out), and (1, h, w, out) becomes (h, w, out, 1).
+        values = _dequantized(interpreter, kernel).transpose(1, 2, 3, 0)
+        found[match["layer"]] = (values, _dequantized(interpreter, bias))
+    return found
+
+
+def undelegated(path: Path) -> Interpreter:
+    """A TFLite model whose convolutions are all there to be looked at: delegates would replace them
+    by operations of their own.
+
+    Raises:
+        ValueError: it is no TFLite model.
+    """
     try:
-        # Delegates would replace the convolutions by operations of their own.
         interpreter = Interpreter(
             model_content=path.read_bytes(),
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -87,20 +129,24 @@ def _convolutions(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not a TFLite model") from error
+    return interpreter
+
+
+class Convolution(NamedTuple):
+    """What TFLite says of the tensors of a convolution or connected layer, bias or not."""
+
+    kernel: dict
+    bias: dict | None
+    output: dict
+
+
+def convolutions(interpreter: Interpreter) -> Iterator[Convolution]:
+    """The convolutions and connected layers of a model of `undelegated`."""
     tensors = {details["index"]: details for details in interpreter.get_tensor_details()}
-    found = {}
     for operation in interpreter._get_ops_details():
-        kind = operation["op_name"]
-        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            continue
-        kernel, bias = (tensors[index] for index in operation["inputs"][1:3])
-        match = _TENSOR_NAME.match(kernel["name"])
-        if match is None:
-            raise ValueError(f"{path} is a model of another network: {kernel['name']!r} in it")
-        # (out, h, w, in) becomes (h, w, in, out), and (1, h, w, out) becomes (h, w, out, 1).
-        values = _dequantized(interpreter, kernel).transpose(1, 2, 3, 0)
-        found[match["layer"]] = (values, _dequantized(interpreter, bias))
-    return found
+        if operation["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            _, kernel, bias = (tensors.get(index) for index in operation["inputs"][:3])
+            yield Convolution(kernel, bias, tensors[operation["outputs"][0]])
 
 
 def _dequantized(interpreter: Interpreter, details: dict) -> np.ndarray:

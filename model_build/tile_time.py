@@ -18,10 +18,9 @@ from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import load_model, write_model
 from model_build.classifier import RECIPES
 from model_build.classifier_export import classifier_card
-from model_build.network import build_detector
 from model_build.quantize import to_int8
-from model_build.trunk import LITE0, Trunk
-from model_build.work import multiply_accumulates
+from model_build.trunk import LITE0
+from model_build.work import multiply_accumulates_in
 
 _YARDSTICK_PX = 224
 _WARM_UP_TILES = 10
@@ -36,14 +35,13 @@ def yardstick(size_px: int = _YARDSTICK_PX) -> keras.Model:
     return model
 
 
-def yardstick_file(path: Path) -> int:
-    """Write the yardstick as an int8 model with a card; its multiply-accumulates."""
+def yardstick_file(path: Path) -> None:
+    """Write the yardstick as an int8 model with a card."""
     model = yardstick()
     noise = np.random.default_rng(0).integers(0, 256, (20, *model.input_shape[1:]), np.uint8)
     content = to_int8(model, list(noise))
     recipe = replace(RECIPES["edgebird"], size_px=_YARDSTICK_PX)
     write_model(content, classifier_card(content, recipe), path)
-    return multiply_accumulates(model)
 
 
 def alternately_ms(models: Mapping[str, TfliteInterpreter], rounds: int) -> dict[str, float]:
@@ -62,31 +60,28 @@ def alternately_ms(models: Mapping[str, TfliteInterpreter], rounds: int) -> dict
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def tile_times(tflite: Path, trunk: Trunk, rounds: int) -> str:
+def tile_times(tflite: Path, rounds: int) -> str:
     """A detector beside the yardstick on one thread, as a table for a person.
 
     Args:
         tflite: the detector, with its card.
-        trunk: the detector's.
         rounds: tiles that each of the two is timed on.
 
     Raises:
         ModelError: the model does not fit its card.
     """
-    model = load_model(tflite, "detector")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lite0.tflite"
-        yardstick_work = yardstick_file(path)
+        yardstick_file(path)
         timed = {
-            "detector": TfliteInterpreter(model, 1),
+            "detector": TfliteInterpreter(load_model(tflite, "detector"), 1),
             "Lite0": TfliteInterpreter(load_model(path, "classifier"), 1),
         }
+        work = {
+            "detector": multiply_accumulates_in(tflite),
+            "Lite0": multiply_accumulates_in(path),
+        }
     ms = alternately_ms(timed, rounds)
-    size_px = model.card.input_size_px[0]
-    work = {
-        "detector": multiply_accumulates(build_detector(size_px, trunk, batch_size=1)),
-        "Lite0": yardstick_work,
-    }
     lines = [f"{'network':<10} {'input':>5} {'M multiply-accumulates':>22} {'ms':>6}"]
     lines += [
         f"{name:<10} {timed[name].input_size[0]:>5} {work[name] / 1e6:>22.0f} {ms[name]:>6.2f}"

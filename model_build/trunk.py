@@ -32,10 +32,13 @@ class Trunk:
     Args:
         package: with its ImageNet weights.
         stages: from the picture on; a stage's first block has its stride.
+        narrowed: to how many channels each of the first blocks that expand does so, where that is
+            fewer than its stage says; see `pruning`.
     """
 
     package: str
     stages: tuple[_Stage, ...]
+    narrowed: tuple[int, ...] = ()
 
     @property
     def last_blocks(self) -> dict[int, int]:
@@ -55,7 +58,10 @@ class Trunk:
         for stage in self.stages:
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
-                x = _inverted_residual(x, len(outputs), stage, stride)
+                expanded = x.shape[-1] * stage.expansion
+                if 0 < len(outputs) <= len(self.narrowed):
+                    expanded = self.narrowed[len(outputs) - 1]
+                x = _inverted_residual(x, len(outputs), stage, stride, expanded)
                 outputs.append(x)
         return outputs
 
@@ -106,13 +112,13 @@ def relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 
 def _inverted_residual(
-    x: keras.KerasTensor, block: int, stage: _Stage, stride: int
+    x: keras.KerasTensor, block: int, stage: _Stage, stride: int, expanded: int
 ) -> keras.KerasTensor:
     """Expand, filter per channel, project; with a shortcut where shapes allow it."""
     channels = x.shape[-1]
     y = x
     if stage.expansion > 1:
-        y = layers.Conv2D(channels * stage.expansion, 1, name=f"block{block}_expand")(y)
+        y = layers.Conv2D(expanded, 1, name=f"block{block}_expand")(y)
         y = relu6(y, f"block{block}_expand_relu")
     y = layers.DepthwiseConv2D(
         stage.kernel, stride, padding="same", name=f"block{block}_depthwise"

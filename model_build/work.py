@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
+
+from model_build.start_weights import convolutions, undelegated
 
 
 def multiply_accumulates(model: keras.Model) -> int:
@@ -19,6 +22,18 @@ def multiply_accumulates(model: keras.Model) -> int:
         elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
             positions = int(np.prod(layer.output.shape[1:3]))
             total += int(np.prod(layer.kernel.shape)) * positions
+    return total
+
+
+def multiply_accumulates_in(tflite: Path) -> int:
+    """The same of a TFLite model, as it is run.
+
+    Raises:
+        ValueError: it is no TFLite model.
+    """
+    total = 0
+    for layer in convolutions(undelegated(tflite)):
+        total += int(np.prod(layer.kernel["shape"])) * int(np.prod(layer.output["shape"][1:-1]))
     return total
 
 

@@ -33,6 +33,7 @@ from model_build.equalize import channel_sizes, equalize, streams_of
 from model_build.input_pipeline import Part, measure_input, picture_batches
 from model_build.losses import detection_loss
 from model_build.network import STRIDE, build_detector
+from model_build.pruning import prune
 from model_build.quantize import card_for, quantize
 from model_build.runs import read_hard_negatives, write_hard_negatives
 from model_build.start_weights import load_start_weights
@@ -41,6 +42,7 @@ from model_build.train import LOG, Recipe, learning_rate, train
 from model_build.trunk import LITE0, TRUNKS, Trunk, freeze_trunk, trunk_variables
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, falsely_alarming, float_card
+from model_build.work import multiply_accumulates, multiply_accumulates_in
 
 __all__ = ["material"]  # a fixture
 
@@ -317,7 +319,8 @@ def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
         model.get_layer(name).set_weights([100 * kernel, bias])
     weights = tmp_path / "detector.weights.h5"
     model.save_weights(weights)
-    content = quantize(weights, material, 64, trunk, tiles=8)
+    # what it does without its idle channels is tested below, with more pictures
+    content = quantize(weights, material, 64, trunk, tiles=8, tolerance=1e-6)
     path = tmp_path / "bird_detector.tflite"
     write_model(content, card_for(content, 64, 0.5, []), path)
 
@@ -329,6 +332,7 @@ def test_the_int8_model_runs_in_the_runtime_and_agrees_with_the_float_one(
     for name, wanted in (("objectness", objectness), ("box", box)):
         assert by_name[name].shape == wanted.shape
         assert np.corrcoef(by_name[name].ravel(), wanted.ravel())[0, 1] > 0.95
+    assert 0 < multiply_accumulates_in(path) <= multiply_accumulates(model)
     # The input is the pixel minus 128, exactly.
     details = tf.lite.Interpreter(model_content=content).get_input_details()[0]
     assert details["dtype"] is np.int8
@@ -403,3 +407,41 @@ def test_equalizing_changes_scales_and_not_results(name: str, gain: float) -> No
         np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-3)
     equal = [size.max() / np.median(size) for size in channel_sizes(model, streams, pictures)]
     assert all(after < min(1.1, before / gain) for after, before in zip(equal, spread, strict=True))
+
+
+# --- idle channels
+
+
+def detector_with_idle_channels(trunk: Trunk) -> keras.Model:
+    """With a silent channel in each block, and one that says what another says."""
+    model = build_detector(64, trunk)
+    trunk.load_imagenet_weights(model)
+    for block in range(1, sum(stage.repeats for stage in trunk.stages)):
+        for part, axis in (("expand", 3), ("depthwise", 2)):
+            layer = model.get_layer(f"block{block}_{part}")
+            kernel, bias = (weights.copy() for weights in layer.get_weights())
+            kernel = np.moveaxis(kernel, axis, 0)
+            kernel[1::2], bias[1::2] = kernel[::2], bias[::2]
+            kernel[:16], bias[:16] = 0, -1
+            layer.set_weights([np.moveaxis(kernel, 0, axis), bias])
+    return model
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_without_its_idle_channels_a_network_says_the_same(name: str) -> None:
+    trunk = TRUNKS[name]
+    keras.utils.set_random_seed(6)
+    model = detector_with_idle_channels(trunk)
+    rng = np.random.default_rng(7)
+    pictures = [rng.normal(0, 1, (1, 64, 64, 3)).astype("f4") for _ in range(60)]
+    before = [np.asarray(output) for output in model(pictures[0])]
+    work = multiply_accumulates(model)
+    pruned, narrow = prune(
+        model, trunk, pictures, lambda narrow: build_detector(64, narrow), tolerance=1e-6
+    )
+    for old, new in zip(before, pruned(pictures[0]), strict=True):
+        np.testing.assert_allclose(new, old, atol=0.02 * np.abs(old - old.mean()).max())
+    assert multiply_accumulates(pruned) < 0.7 * work
+    wide = trunk.blocks(keras.Input((64, 64, 3)))
+    assert len(narrow.narrowed) == len(wide) - 1
+    assert not any(channels % 16 for channels in narrow.narrowed)
