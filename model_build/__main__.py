@@ -319,7 +319,7 @@ def train(
     "--tolerance",
     type=click.FloatRange(0, 1),
     help="By how much of its variance what a block says may change; 0 leaves all channels in.  "
-    "[default: 0.02]",
+    "[default: 0.005]",
 )
 def quantize(data: Path | None, run: Path, size_px: int | None, tolerance: float | None) -> None:
     """Make the int8 bird_detector.tflite and its card in the run's folder.

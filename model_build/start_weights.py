@@ -20,6 +20,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 # has seen before.
 _TENSOR_NAME = re.compile(r"[^/]+/(?P<layer>\w+?)(_\d+)?/(convolution|depthwise)$")
 
+# Where the kernels of a trunk's block have the channels that the block filters.
+_CHANNEL_AXIS = {"expand": 3, "depthwise": 2, "project": 2}
+_BLOCK_LAYER = re.compile(rf"block\d+_(?P<part>{'|'.join(_CHANNEL_AXIS)})$")
+
 
 def load_start_weights(model: keras.Model, path: Path) -> None:
     """Load weights into a network of `network.build_detector`.
@@ -53,8 +57,8 @@ def load_keras_weights(model: keras.Model, path: Path) -> None:
 def load_tflite_weights(model: keras.Model, path: Path) -> None:
     """Read an int8 model's weights back into the float network, dequantized channel by channel.
 
-    Channels of the trunk that `pruning` left out are there again: with fresh weights, and adding
-    nothing yet to what the others say, so that they may learn to.
+    Channels of the trunk that `pruning` left out are there again, and silent: zeros have no
+    gradient behind a rectifier, so they stay so while the others learn on.
 
     Raises:
         ValueError: it is no TFLite model, or of another network.
@@ -72,9 +76,11 @@ def load_tflite_weights(model: keras.Model, path: Path) -> None:
             f"differ, {odd[0]} is one"
         )
     for name, (kernel, bias) in found.items():
-        if name.startswith("block"):
-            kernel, bias = _with_idle_channels(kernel, bias, *layers[name].get_weights(), name)
         wanted = [tuple(weights.shape) for weights in layers[name].weights]
+        if match := _BLOCK_LAYER.match(name):
+            axis = _CHANNEL_AXIS[match["part"]]
+            kernel = _with_silent_channels(kernel, axis, wanted[0][axis])
+            bias = _with_silent_channels(bias, 0, wanted[1][0])
         if [kernel.shape, bias.shape] != wanted:
             raise ValueError(
                 f"{path} is a model of another network: its layer {name} has a kernel of "
@@ -83,21 +89,11 @@ def load_tflite_weights(model: keras.Model, path: Path) -> None:
         layers[name].set_weights([kernel, bias])
 
 
-def _with_idle_channels(
-    kernel: np.ndarray,
-    bias: np.ndarray,
-    fresh_kernel: np.ndarray,
-    fresh_bias: np.ndarray,
-    name: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A block's layer with as many channels as the network has where the model has fewer."""
-    if name.endswith("_project"):
-        # adds up the block's channels
-        idle = np.zeros_like(fresh_kernel[:, :, kernel.shape[2] :])
-        return np.concatenate([kernel, idle], axis=2), bias
-    axis = 2 if name.endswith("_depthwise") else 3
-    idle = np.take(fresh_kernel, range(kernel.shape[axis], fresh_kernel.shape[axis]), axis)
-    return np.concatenate([kernel, idle], axis), np.append(bias, fresh_bias[len(bias) :])
+def _with_silent_channels(weights: np.ndarray, axis: int, channels: int) -> np.ndarray:
+    """With zeros for what is missing along an axis up to so many channels."""
+    widths = [(0, 0)] * weights.ndim
+    widths[axis] = (0, max(0, channels - weights.shape[axis]))
+    return np.pad(weights, widths)
 
 
 def _convolutions(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

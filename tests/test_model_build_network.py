@@ -285,6 +285,23 @@ def test_the_shipped_int8_model_gives_its_weights_back() -> None:
             assert np.corrcoef(by_name[name].ravel(), wanted.ravel())[0, 1] > 0.97
 
 
+def test_channels_that_were_left_out_stay_silent_in_a_training(
+    material: Material, tmp_path: Path
+) -> None:
+    model = build_detector(64)
+    load_start_weights(model, DEFAULT_DETECTOR)
+    silent = silent_channels(model)
+    assert silent.sum() > 0.3 * silent.size
+    model = train(material, TINY, tmp_path, start_from=DEFAULT_DETECTOR)
+    np.testing.assert_array_equal(silent_channels(model), silent)
+
+
+def silent_channels(model: keras.Model) -> np.ndarray:
+    """Which channels of the last blocks are always 0."""
+    kernels = [model.get_layer(f"block{block}_expand").kernel for block in (13, 14, 15)]
+    return np.concatenate([~np.asarray(kernel).any(axis=(0, 1, 2)) for kernel in kernels])
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     model = build_detector(64)
     narrow = build_detector(64, channels=32)
