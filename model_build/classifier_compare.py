@@ -22,13 +22,12 @@ from edgebird.interpreter import TfliteInterpreter, default_threads
 from edgebird.model import Model
 from edgebird.structures import Detections, Image
 from edgebird.tiles import Region, scan_regions
-from model_build.classifier import RECIPES, build_classifier
+from model_build.classifier import RECIPES
 from model_build.classifier_export import dense_article, load_verdict
 from model_build.metrics import average_precision, judge
-from model_build.network import build_detector
 from model_build.quantize import to_int8
 from model_build.validation import LOWEST_SCORE, ValidationSet
-from model_build.work import milliseconds, multiply_accumulates
+from model_build.work import milliseconds, multiply_accumulates, multiply_accumulates_in
 
 
 @dataclass(frozen=True)
@@ -138,13 +137,13 @@ def compare(
         sliding = WindowDetector(Classifier(interpreter, model.card))
         windows = sliding.windows(*size, None)
         smallest_px = windows[0][2] - windows[0][0]
-        work = multiply_accumulates(build_classifier(RECIPES[name]))
+        work = multiply_accumulates_in(model.path)
         add(f"window, {name} classifier", sliding, len(windows), len(windows) * work)
     verdict = load_verdict(article_verdict, RECIPES["article"])
     dense = DenseArticleDetector(verdict, [p for p, _ in items[:20]], smallest_px)
     add("dense, article classifier", dense, dense.windows, dense.multiply_accumulates)
     side = detector.card.input_size_px[0]
-    cells, work = (side // detector.card.stride_px) ** 2, multiply_accumulates(build_detector(side))
+    cells, work = (side // detector.card.stride_px) ** 2, multiply_accumulates_in(detector.path)
     conv = ConvDetector(TfliteInterpreter(detector, default_threads()), detector.card)
     add("conv, the frame at once", conv, cells, work, [(0, 0, *size)])
     tiles = len(scan_regions(*size))
