@@ -32,8 +32,8 @@ class Trunk:
     Args:
         package: with its ImageNet weights.
         stages: from the picture on; a stage's first block has its stride.
-        narrowed: to how many channels each of the first blocks that expand does so, where that is
-            fewer than its stage says; see `pruning`.
+        narrowed: how many channels each block from the second on filters, where a network has fewer
+            than its stages say; see `pruning`.
     """
 
     package: str
