@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from model_build.trunk import Trunk
+from model_build.trunk import CHANNEL_AXIS, Trunk, block_and_part
 
 # What a block says may change by this share of its variance (measured: the shipped detector finds
 # as much as with all channels; from 0.02 on a little less).
@@ -63,15 +63,11 @@ def prune(
     pruned = build(narrow)
     for layer in pruned.layers:
         weights = model.get_layer(layer.name).get_weights()
-        block, _, part = layer.name.removeprefix("block").partition("_")
-        if layer.name.startswith("block") and weights and int(block) in kept:
-            channels = kept[int(block)]
-            if part == "expand":
-                weights = [weights[0][..., channels], weights[1][channels]]
-            elif part == "depthwise":
-                weights = [weights[0][:, :, channels], weights[1][channels]]
-            else:
-                weights = [weights[0][:, :, channels], weights[1]]
+        block, part = block_and_part(layer.name) or (0, "")
+        if block in kept:
+            kernel, bias = weights
+            kernel = np.take(kernel, kept[block], CHANNEL_AXIS[part])
+            weights = [kernel, bias if part == "project" else bias[kept[block]]]
         layer.set_weights(weights)
     return pruned, narrow
 

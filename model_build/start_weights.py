@@ -16,13 +16,11 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from model_build.trunk import CHANNEL_AXIS, block_and_part
+
 # "bird_detector_1/block0_depthwise_1/depthwise": the exporter numbers models and layers that it
 # has seen before.
 _TENSOR_NAME = re.compile(r"[^/]+/(?P<layer>\w+?)(_\d+)?/(convolution|depthwise)$")
-
-# Where the kernels of a trunk's block have the channels that the block filters.
-_CHANNEL_AXIS = {"expand": 3, "depthwise": 2, "project": 2}
-_BLOCK_LAYER = re.compile(rf"block\d+_(?P<part>{'|'.join(_CHANNEL_AXIS)})$")
 
 
 def load_start_weights(model: keras.Model, path: Path) -> None:
@@ -77,8 +75,8 @@ def load_tflite_weights(model: keras.Model, path: Path) -> None:
         )
     for name, (kernel, bias) in found.items():
         wanted = [tuple(weights.shape) for weights in layers[name].weights]
-        if match := _BLOCK_LAYER.match(name):
-            axis = _CHANNEL_AXIS[match["part"]]
+        if of_block := block_and_part(name):
+            axis = CHANNEL_AXIS[of_block[1]]
             kernel = _with_silent_channels(kernel, axis, wanted[0][axis])
             bias = _with_silent_channels(bias, 0, wanted[1][0])
         if [kernel.shape, bias.shape] != wanted:

