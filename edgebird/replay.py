@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgebird.camera.scenario import Stay
 from edgebird.health import memory_mib
@@ -27,6 +27,7 @@ class Verdict:
     Args:
         visits: how many visits longer than a second there were.
         found: how many of them were reported.
+        miscounted: how many of these with more than the one bird that came.
         missed_s: when the others began, in seconds from the beginning.
         false_s: when visits were reported that did not happen.
         false_minutes: for how long visits were reported while there was none.
@@ -43,6 +44,7 @@ class Verdict:
 
     visits: int = 0
     found: int = 0
+    miscounted: int = 0
     missed_s: list[float] = field(default_factory=list)
     false_s: list[float] = field(default_factory=list)
     false_minutes: float = 0.0
@@ -71,6 +73,7 @@ class Verdict:
             "visits": self.visits,
             "found": self.found,
             "recall": round(self.recall, 4),
+            "miscounted": self.miscounted,
             "missed_s": self.missed_s,
             "false_visits": len(self.false_s),
             "false_per_hour": round(self.false_per_hour, 4),
@@ -101,6 +104,7 @@ class Verdict:
             f"{self.hours:.1f} h in {self.took_s:.0f} s ({pace:.0f} times as fast as real), "
             f"{self.frames} frames",
             f"visits: {self.found} of {self.visits} found{delay}",
+            f"told with more than one bird: {self.miscounted}",
             *([f"    missed at {_clock(at_s)}" for at_s in self.missed_s]),
             f"false visits: {len(self.false_s)} ({self.false_per_hour:.3f} per hour), "
             f"{self.false_minutes:.1f} min reported without a bird",
@@ -115,6 +119,19 @@ class Verdict:
         ]
 
 
+class _Report(NamedTuple):
+    """A visit as it was reported, in the time of the frames; ``told_s`` is when it first was."""
+
+    start_s: float
+    end_s: float
+    told_s: float
+    birds: int
+
+    def belongs_to(self, stay: Stay) -> bool:
+        """Whether it is about a scripted visit."""
+        return self.start_s < stay.end_s + _SLACK_S and self.end_s > stay.start_s - _SLACK_S
+
+
 class Judge:
     """A sink that compares what is reported with what happens in a scenario.
 
@@ -126,7 +143,7 @@ class Judge:
         self._stays = [stay for stay in stays if stay.end_s - stay.start_s > _SHORTEST_S]
         self._all = stays
         self._frame: Frame | None = None
-        self._reported: dict[str, tuple[float, float, float]] = {}
+        self._reported: dict[str, _Report] = {}
         self._faults: tuple[str, ...] = ()
         self._verdict = Verdict(visits=len(self._stays))
         self._started_s = time.monotonic()
@@ -140,9 +157,15 @@ class Judge:
         elif isinstance(event, VisitChanged) and self._frame is not None:
             # UTC and the frames' time have a fixed distance
             offset_s = self._frame.utc_s - self._frame.monotonic_s
-            start_s = event.visit.started_utc_s - offset_s
-            _, _, told_s = self._reported.get(event.visit.id, (0.0, 0.0, self._frame.monotonic_s))
-            self._reported[event.visit.id] = (start_s, start_s + event.visit.duration_s, told_s)
+            visit = event.visit
+            start_s = visit.started_utc_s - offset_s
+            before = self._reported.get(visit.id)
+            self._reported[visit.id] = _Report(
+                start_s,
+                start_s + visit.duration_s,
+                self._frame.monotonic_s if before is None else before.told_s,
+                visit.peak_count,
+            )
         elif isinstance(event, Health):
             self._verdict.faults.update(set(event.faults) - set(self._faults))
             self._faults = event.faults
@@ -158,16 +181,17 @@ class Judge:
         reported = sorted(self._reported.values())
         delays = []
         for stay in self._stays:
-            told = [told_s for start_s, end_s, told_s in reported if _meet(stay, start_s, end_s)]
+            told = [report for report in reported if report.belongs_to(stay)]
             if told:
                 verdict.found += 1
-                delays.append(max(told[0] - stay.start_s, 0.0))
+                verdict.miscounted += any(report.birds > 1 for report in told)
+                delays.append(max(told[0].told_s - stay.start_s, 0.0))
             else:
                 verdict.missed_s.append(stay.start_s)
         verdict.false_s = [
-            round(start_s, 1)
-            for start_s, end_s, _ in reported
-            if not any(_meet(stay, start_s, end_s) for stay in self._all)
+            round(report.start_s, 1)
+            for report in reported
+            if not any(report.belongs_to(stay) for stay in self._all)
         ]
         verdict.false_minutes = sum(map(self._alone_s, reported)) / 60
         if delays:
@@ -179,9 +203,9 @@ class Judge:
         verdict.took_s = time.monotonic() - self._started_s
         return verdict
 
-    def _alone_s(self, reported: tuple[float, float, float]) -> float:
+    def _alone_s(self, report: _Report) -> float:
         """For how long a visit was reported while there was none."""
-        start_s, end_s, _ = reported
+        start_s, end_s = report.start_s, report.end_s
         shared_s = sum(
             max(min(end_s, stay.end_s + _SLACK_S) - max(start_s, stay.start_s - _SLACK_S), 0.0)
             for stay in self._all
@@ -193,10 +217,6 @@ class Judge:
         if last is not None and frame.monotonic_s // _DAY_S > last.monotonic_s // _DAY_S:
             gc.collect()
             self._verdict.memory_mib.append(memory_mib())
-
-
-def _meet(stay: Stay, start_s: float, end_s: float) -> bool:
-    return start_s < stay.end_s + _SLACK_S and end_s > stay.start_s - _SLACK_S
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -19,6 +19,9 @@ _SLOWING_S = 1.0
 _MISSED_TURN = 0.1
 # Twice as long costs so much of the nearness, times ln 2.
 _SIZE_WEIGHT = 0.3
+# What shares this much of the smaller box with a bird of the same frame is a part of it, such as
+# the wings of one that takes off.
+_PART_OF_BIRD = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ class Tracker:
     A bird is expected where its speed takes it, more uncertainly the longer it was not seen, so
     birds that cross, or that a twig hides for a moment, keep their tracks. A detection too weak to
     start a track may still continue one (as in ByteTrack, Zhang et al., 2022, arXiv:2110.06864).
+    What mostly covers, or lies in, a bird that is followed starts none.
 
     Time comes with the detections, so a replayed video gives the same tracks at any speed.
 
@@ -72,12 +76,15 @@ class Tracker:
         tracks = [track for track in self._tracks if track.last_seen_s >= oldest_s]
         rows = _rows(detections)
         matches = self._matches(detections.xyxy, tracks, now_s)
+        _, contained = pairwise_overlap(detections.xyxy, detections.xyxy)
+        followed = list(matches)
         for i, (box, score) in enumerate(rows):
             if i in matches:
                 track = tracks[matches[i]]
                 self._learn_speed(track, box, now_s)
                 tracks[matches[i]] = self._seen_again(track, box, score, now_s)
-            elif score >= start_score:
+            elif score >= start_score and (contained[i, followed] < _PART_OF_BIRD).all():
+                followed.append(i)
                 tracks.append(self._seen_first(box, score, now_s))
         self._tracks = tracks
         self._speeds = {track.id: self._speeds[track.id] for track in tracks}

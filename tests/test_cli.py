@@ -505,6 +505,7 @@ def test_a_scenario_is_replayed_and_judged(tmp_path: Path) -> None:
     [verdict] = lines_of(result)
     assert (verdict["visits"], verdict["found"], verdict["false_visits"]) == (1, 1, 0)
     assert verdict["alert_delay_s"] < 2
+    assert verdict["miscounted"] == 0
     assert verdict["faults"] == {"lost": 1}
     assert len(list((tmp_path / "out").iterdir())) == 1
 

@@ -167,10 +167,10 @@ def frame_at(seconds: float) -> FrameProcessed:
     return FrameProcessed("replay", frame, Detections.none(), (), 1.0)
 
 
-def visit(number: int, start_s: float, duration_s: float, *, ended: bool) -> Changed:
+def visit(number: int, start_s: float, duration_s: float, *, ended: bool, birds: int) -> Changed:
     end = 1000 + start_s + duration_s if ended else None
     box = (0.0, 0.0, 1.0, 1.0)
-    value = Visit(str(number), "replay", 1000 + start_s, duration_s, end, 1, 0.9, box, (2, 2))
+    value = Visit(str(number), "replay", 1000 + start_s, duration_s, end, birds, 0.9, box, (2, 2))
     return Changed("end" if ended else "start", value)
 
 
@@ -182,15 +182,16 @@ def test_the_judge_counts_found_missed_and_false_visits_and_delays() -> None:
     reported = [(10.4, 10.8, 4), (52, 54, 2), (200, 201, 60)]
     for number, (start_s, told_s, seconds) in enumerate(reported):
         judge.emit(frame_at(told_s))
-        judge.emit(visit(number, start_s, 0.4, ended=False))
+        judge.emit(visit(number, start_s, 0.4, ended=False, birds=1))
         judge.emit(frame_at(start_s + seconds + 3))
-        judge.emit(visit(number, start_s, seconds, ended=True))
+        judge.emit(visit(number, start_s, seconds, ended=True, birds=1 + number))
     judge.emit(Health(camera="replay", utc_s=0, faults=("lost",)))
     judge.emit(Health(camera="replay", utc_s=1, faults=("lost",)))
     judge.emit(Health(camera="replay", utc_s=2, degraded="patrol"))
     judge.emit(frame_at(3600.0))
     verdict = judge.verdict()
     assert (verdict.visits, verdict.found, verdict.missed_s) == (3, 2, [90.0])
+    assert verdict.miscounted == 1
     assert verdict.false_s == [200.0]
     assert verdict.false_minutes == pytest.approx(1.0)
     assert verdict.false_per_hour == pytest.approx(1.0)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgebird.detector.merge import pairwise_overlap
 from edgebird.structures import Box, Detections, Track, TrackState
 from edgebird.tracker import Tracker, TrackerSettings, birds_at_once
 
@@ -58,6 +59,23 @@ def test_two_birds_side_by_side_stay_two() -> None:
         birds = found((square(100 - step, 0), 0.8), (square(130 + step, 0), 0.7))
         tracks = tracker.update(birds, step * 0.2)
     assert {t.id: t.hits for t in tracks} == {1: 6, 2: 6}
+
+
+def test_a_bird_that_opens_its_wings_stays_one() -> None:
+    tracker = Tracker(TrackerSettings())
+    tracker.update(found(((204, 260, 333, 380), 0.97)), 0.0)
+    # a frame of the demo: the bird takes off, and its tail, where it was, looks like one, too
+    tail, bird = (185, 258, 300, 351), (119, 232, 282, 357)
+    tracker.update(found((bird, 0.96), (tail, 0.74)), 0.1)
+    tracks = tracker.update(found(((25, 117, 192, 283), 0.9)), 0.2)
+    assert birds_at_once(tracks) == 1
+
+
+def test_a_bird_half_behind_another_is_a_second_one() -> None:
+    tracker = Tracker(TrackerSettings())
+    for step in range(2):
+        tracks = tracker.update(found((square(0, 0), 0.9), (square(10, 0), 0.8)), step * 0.2)
+    assert birds_at_once(tracks) == 2
 
 
 def test_the_detections_box_is_copied_exactly() -> None:
@@ -127,7 +145,7 @@ FRAMES = st.lists(st.lists(st.tuples(SPOT, st.integers(1, 99)), max_size=5), max
 
 
 @given(FRAMES)
-def test_every_detection_goes_to_exactly_one_track(
+def test_every_detection_goes_to_one_track_or_is_part_of_another(
     frames: list[list[tuple[tuple[int, int, int], int]]],
 ) -> None:
     tracker = Tracker(TrackerSettings())
@@ -137,7 +155,13 @@ def test_every_detection_goes_to_exactly_one_track(
         tracks = tracker.update(found(*birds), number * 0.5)
         assert len({t.id for t in tracks}) == len(tracks)
         seen_now = [t for t in tracks if t.last_seen_s == number * 0.5]
-        assert sorted(t.xyxy for t in seen_now) == sorted(box for box, _ in birds)
+        left = [box for box, _ in birds]
+        for track in seen_now:
+            left.remove(track.xyxy)
+        followed = np.array([t.xyxy for t in seen_now], np.float32).reshape(-1, 4)
+        for box in left:
+            _, contained = pairwise_overlap(np.array([box], np.float32), followed)
+            assert contained.max() > 0.59
         assert all(t.first_seen_s <= t.last_seen_s for t in tracks)
         assert all(t.best_score >= t.score for t in tracks)
         new = {t.id for t in tracks} - ids
