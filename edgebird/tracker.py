@@ -76,14 +76,13 @@ class Tracker:
         tracks = [track for track in self._tracks if track.last_seen_s >= oldest_s]
         rows = _rows(detections)
         matches = self._matches(detections.xyxy, tracks, now_s)
-        _, contained = pairwise_overlap(detections.xyxy, detections.xyxy)
         followed = list(matches)
         for i, (box, score) in enumerate(rows):
             if i in matches:
                 track = tracks[matches[i]]
                 self._learn_speed(track, box, now_s)
                 tracks[matches[i]] = self._seen_again(track, box, score, now_s)
-            elif score >= start_score and (contained[i, followed] < _PART_OF_BIRD).all():
+            elif score >= start_score and not _is_part(detections.xyxy, i, followed):
                 followed.append(i)
                 tracks.append(self._seen_first(box, score, now_s))
         self._tracks = tracks
@@ -166,6 +165,12 @@ def birds_at_once(tracks: Sequence[Track]) -> int:
         ),
         default=0,
     )
+
+
+def _is_part(boxes: Boxes, index: int, others: list[int]) -> bool:
+    """Whether a box, (N, 4), mostly covers another of the given ones, or lies in it."""
+    _, contained = pairwise_overlap(boxes[index : index + 1], boxes[others])
+    return bool((contained >= _PART_OF_BIRD).any())
 
 
 def _rows(detections: Detections) -> list[tuple[Box, float]]:
