@@ -267,6 +267,7 @@ def train(
     recipe = dataclasses.replace(
         FINE_TUNING if own and start_from is not None else Recipe(),
         trunk=origin.trunk,
+        narrowed=origin.narrowed,
         size_px=origin.size_px,
         **{name: value for name, value in changes.items() if value is not None},
     )
@@ -334,14 +335,14 @@ def quantize(data: Path | None, run: Path, size_px: int | None, tolerance: float
     from model_build.pruning import TOLERANCE
     from model_build.quantize import card_for
     from model_build.quantize import quantize as to_int8
-    from model_build.trunk import TRUNKS
+    from model_build.trunk import trunk_named
 
     size_px = size_px or origin.size_px
     content = to_int8(
         weights,
         sources.material,
         size_px,
-        TRUNKS[origin.trunk],
+        trunk_named(origin.trunk, origin.narrowed),
         tolerance=TOLERANCE if tolerance is None else tolerance,
     )
     path = run / "bird_detector.tflite"
@@ -396,10 +397,10 @@ def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
     weights, tflite = _weights(run), _tflite(run)
     origin, sources = _sources_of(run, data)
 
-    from model_build.trunk import TRUNKS
+    from model_build.trunk import trunk_named
     from model_build.validation import evaluate_models, table
 
-    sets, trunk = _validation_sets(sources), TRUNKS[origin.trunk]
+    sets, trunk = _validation_sets(sources), trunk_named(origin.trunk, origin.narrowed)
     card = evaluate_models(weights, tflite, trunk, sets, flagged_share, origin.threshold)
     click.echo(table(card))
     if origin.is_own:
@@ -425,9 +426,9 @@ def report(data: Path | None, run: Path, to: Path | None) -> None:
     origin, sources = _sources_of(run, data)
 
     from model_build.report import write_report
-    from model_build.trunk import TRUNKS
+    from model_build.trunk import trunk_named
 
-    sets, trunk = _validation_sets(sources), TRUNKS[origin.trunk]
+    sets, trunk = _validation_sets(sources), trunk_named(origin.trunk, origin.narrowed)
     page = write_report(weights, tflite, trunk, sets, to or run / "report")
     click.echo(f"open {page}")
 

@@ -38,7 +38,7 @@ def restore_checkpoint(path: Path, state: list, recipe: Any, pictures: int = 0) 
         return 0
     cure = "give the same ones to go on, or another folder for a new run"
     with np.load(path) as saved:
-        if json.loads(str(saved["recipe"])) != asdict(recipe):
+        if json.loads(str(saved["recipe"])) != json.loads(json.dumps(asdict(recipe))):
             raise ValueError(f"{path} was made with other settings: {saved['recipe']}; {cure}")
         if int(saved["pictures"]) != pictures:
             raise ValueError(f"{path} was made with other pictures; {cure}")

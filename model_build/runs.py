@@ -43,6 +43,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         birds: names in own labels that mean a bird.
         unlabelled_are_empty: whether own pictures without a label show no bird.
         trunk: which of `trunk.TRUNKS` the network has.
+        narrowed: how narrow it is, see `trunk.Trunk`.
         size_px: side of the pictures trained with.
         hard_negatives: file that names bird-free pictures which a model took for birds.
         threshold: of the model that the training started from, see `validation`.
@@ -54,6 +55,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     birds: list[str] = []
     unlabelled_are_empty: bool = False
     trunk: str = "lite0"
+    narrowed: tuple[int, ...] = ()
     size_px: int = 256
     hard_negatives: str | None = None
     threshold: float | None = None
@@ -117,15 +119,18 @@ def origin_of(
 
     Raises:
         ModelError: the model to start from does not fit its card.
+        ValueError: it is none of a detector.
     """
     start = None
     if start_from is not None and start_from.suffix == ".tflite":
         start = load_model(start_from, "detector").card
     size_px = size_px or (256 if start is None else start.input_size_px[0])
+    narrowed = () if start_from is None else _narrowness(start_from)
     if is_gathered(data):
         return Origin(
             data=str(data.resolve()),
             trunk=trunk,
+            narrowed=narrowed,
             size_px=size_px,
             hard_negatives=None if hard_negatives is None else str(hard_negatives.resolve()),
             training_data=[*PACKS_DATA, trunk_data(trunk)],
@@ -142,10 +147,21 @@ def origin_of(
         birds=list(birds),
         unlabelled_are_empty=unlabelled_are_empty,
         trunk=trunk,
+        narrowed=narrowed,
         size_px=size_px,
         threshold=None if start is None else start.threshold,
         training_data=list({d.name: d for d in everything}.values()),
     )
+
+
+def _narrowness(weights: Path) -> tuple[int, ...]:
+    """How narrow the trunk is that weights belong to."""
+    if weights.suffix != ".tflite":
+        return Origin.read(weights.parent).narrowed
+
+    from model_build.start_weights import channels_left  # takes TensorFlow
+
+    return tuple(channels_left(weights))
 
 
 @dataclass(frozen=True)

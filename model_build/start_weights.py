@@ -55,8 +55,9 @@ def load_keras_weights(model: keras.Model, path: Path) -> None:
 def load_tflite_weights(model: keras.Model, path: Path) -> None:
     """Read an int8 model's weights back into the float network, dequantized channel by channel.
 
-    Channels of the trunk that `pruning` left out are there again, and silent: zeros have no
-    gradient behind a rectifier, so they stay so while the others learn on.
+    Args:
+        model: changed; its trunk is as narrow as `channels_left` says.
+        path: of the ``.tflite``.
 
     Raises:
         ValueError: it is no TFLite model, or of another network.
@@ -75,10 +76,6 @@ def load_tflite_weights(model: keras.Model, path: Path) -> None:
         )
     for name, (kernel, bias) in found.items():
         wanted = [tuple(weights.shape) for weights in layers[name].weights]
-        if of_block := block_and_part(name):
-            axis = CHANNEL_AXIS[of_block[1]]
-            kernel = _with_silent_channels(kernel, axis, wanted[0][axis])
-            bias = _with_silent_channels(bias, 0, wanted[1][0])
         if [kernel.shape, bias.shape] != wanted:
             raise ValueError(
                 f"{path} is a model of another network: its layer {name} has a kernel of "
@@ -87,11 +84,19 @@ def load_tflite_weights(model: keras.Model, path: Path) -> None:
         layers[name].set_weights([kernel, bias])
 
 
-def _with_silent_channels(weights: np.ndarray, axis: int, channels: int) -> np.ndarray:
-    """With zeros for what is missing along an axis up to so many channels."""
-    widths = [(0, 0)] * weights.ndim
-    widths[axis] = (0, max(0, channels - weights.shape[axis]))
-    return np.pad(weights, widths)
+def channels_left(path: Path) -> list[int]:
+    """How many channels each block of an int8 model's trunk filters, from the second block on:
+    `pruning` has left out the others.
+
+    Raises:
+        ValueError: it is no TFLite model, or of another network.
+    """
+    left = {}
+    for layer, (kernel, _) in _convolutions(path).items():
+        block, part = block_and_part(layer) or (0, "")
+        if block and part == "depthwise":
+            left[block] = kernel.shape[CHANNEL_AXIS[part]]
+    return [left[block] for block in sorted(left)]
 
 
 def _convolutions(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -34,7 +34,7 @@ from model_build.input_pipeline import Part, picture_batches
 from model_build.losses import bird_cells, detection_loss
 from model_build.network import build_detector
 from model_build.start_weights import load_start_weights
-from model_build.trunk import TRUNKS, freeze_trunk, trunk_variables
+from model_build.trunk import freeze_trunk, trunk_named, trunk_variables
 
 LOG, WEIGHTS = "metrics.jsonl", "detector.weights.h5"
 # How TensorBoard tells a curve from other things.
@@ -67,6 +67,7 @@ class Recipe:
 
     Args:
         trunk: which of `TRUNKS` the network has.
+        narrowed: how narrow it is, see `Trunk`.
         size_px: side of the training pictures.
         steps: batches to train for.
         batch: pictures a step.
@@ -81,6 +82,7 @@ class Recipe:
     """
 
     trunk: str = "lite0"
+    narrowed: tuple[int, ...] = ()
     size_px: int = 256
     steps: int = 5000
     batch: int = 16
@@ -201,7 +203,7 @@ def train(
     keras.mixed_precision.set_global_policy("mixed_float16" if device.half_precision else "float32")
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
-        trunk = TRUNKS[recipe.trunk]
+        trunk = trunk_named(recipe.trunk, recipe.narrowed)
         model = build_detector(recipe.size_px, trunk)
         averaged = build_detector(recipe.size_px, trunk)
         if start_from is not None:

@@ -9,7 +9,8 @@ EfficientNet-Lite: Liu, 2020, after Tan and Le, 2019, arXiv:1905.11946.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import keras
 from keras import layers
@@ -118,6 +119,11 @@ def block_and_part(layer: str) -> tuple[int, str] | None:
 LITE0 = _lite(0, (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320))
 LITE2 = _lite(2, (1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352))
 TRUNKS = {"lite0": LITE0, "lite2": LITE2}
+
+
+def trunk_named(name: str, narrowed: Sequence[int] = ()) -> Trunk:
+    """One of `TRUNKS`, as wide as its stages say or as narrow as is given, see `Trunk`."""
+    return replace(TRUNKS[name], narrowed=tuple(narrowed))
 
 
 def relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -35,11 +35,11 @@ from model_build.losses import detection_loss
 from model_build.network import STRIDE, build_detector
 from model_build.pruning import prune
 from model_build.quantize import card_for, quantize
-from model_build.runs import read_hard_negatives, write_hard_negatives
-from model_build.start_weights import load_start_weights
+from model_build.runs import Origin, origin_of, read_hard_negatives, write_hard_negatives
+from model_build.start_weights import channels_left, load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
 from model_build.train import LOG, Recipe, learning_rate, train
-from model_build.trunk import LITE0, TRUNKS, Trunk, freeze_trunk, trunk_variables
+from model_build.trunk import LITE0, TRUNKS, Trunk, freeze_trunk, trunk_named, trunk_variables
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, falsely_alarming, float_card
 from model_build.work import multiply_accumulates, multiply_accumulates_in
@@ -270,7 +270,7 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
 
 
 def test_the_shipped_int8_model_gives_its_weights_back() -> None:
-    model = build_detector(256)
+    model = build_detector(256, trunk_named("lite0", channels_left(DEFAULT_DETECTOR)))
     load_start_weights(model, DEFAULT_DETECTOR)
     shipped = load_model(DEFAULT_DETECTOR, "detector")
     int8, full = TfliteInterpreter(shipped, 1), KerasInterpreter(model)
@@ -285,21 +285,37 @@ def test_the_shipped_int8_model_gives_its_weights_back() -> None:
             assert np.corrcoef(by_name[name].ravel(), wanted.ravel())[0, 1] > 0.97
 
 
-def test_channels_that_were_left_out_stay_silent_in_a_training(
+def test_a_training_goes_on_without_the_channels_that_were_left_out(
     material: Material, tmp_path: Path
 ) -> None:
-    model = build_detector(64)
-    load_start_weights(model, DEFAULT_DETECTOR)
-    silent = silent_channels(model)
-    assert silent.sum() > 0.3 * silent.size
-    model = train(material, TINY, tmp_path, start_from=DEFAULT_DETECTOR)
-    np.testing.assert_array_equal(silent_channels(model), silent)
+    first, second = tmp_path / "first", tmp_path / "second"
+    where = {
+        "packs": tmp_path,
+        "birds": [],
+        "unlabelled_are_empty": False,
+        "trunk": "lite0",
+        "size_px": 64,
+    }
+    origin = origin_of(tmp_path, start_from=DEFAULT_DETECTOR, **where)
+    assert len(origin.narrowed) == 15
+    recipe = replace(TINY, narrowed=origin.narrowed)
+    model = train(material, recipe, first, start_from=DEFAULT_DETECTOR)
+    assert 2 * count_weights(model) < count_weights(build_detector(64))
+    # once more: it goes on from the checkpoint, where nothing is left to do
+    again = train(material, recipe, first, start_from=DEFAULT_DETECTOR)
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+    origin.write(first)
+    assert Origin.read(first) == origin
+    next_origin = origin_of(tmp_path, start_from=first / "detector.weights.h5", **where)
+    assert next_origin.narrowed == origin.narrowed
+    train(material, recipe, second, start_from=first / "detector.weights.h5")
+    with pytest.raises(ValueError, match="its layer block4_expand has a kernel of"):
+        train(material, TINY, tmp_path / "wide", start_from=DEFAULT_DETECTOR)
 
 
-def silent_channels(model: keras.Model) -> np.ndarray:
-    """Which channels of the last blocks are always 0."""
-    kernels = [model.get_layer(f"block{block}_expand").kernel for block in (13, 14, 15)]
-    return np.concatenate([~np.asarray(kernel).any(axis=(0, 1, 2)) for kernel in kernels])
+def count_weights(model: keras.Model) -> int:
+    return sum(weights.size for weights in model.get_weights())
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
