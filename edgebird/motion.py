@@ -178,17 +178,18 @@ class MotionGate:
         self, changed: Image, tracks: Sequence[Track], scale: float, step_s: float
     ) -> NDArray[np.bool_]:
         """Count where motion begins and ends; where that happens all the time, (h, w)."""
-        turns, self._changed = cv2.bitwise_xor(changed, self._changed), changed
-        # a leaf that goes to and fro will go a little farther some time
-        learned = np.asarray(cv2.dilate(turns, _KERNEL, iterations=4), np.uint8)
-        for track in tracks:
-            # with room around for wings and shadows
-            grow_px = 0.3 * (track.xyxy[2] - track.xyxy[0])
-            left, top, right, bottom = (round(value * scale) for value in track.xyxy)
-            grow = max(1, round(grow_px * scale))
-            learned[max(top - grow, 0) : bottom + grow, max(left - grow, 0) : right + grow] = 0
+        turns, self._changed = np.asarray(cv2.bitwise_xor(changed, self._changed)), changed
         self._restless *= np.float32(math.exp(-step_s / _RESTLESS_MEMORY_S))
-        self._restless += learned > 0
+        if turns.any():
+            # a leaf that goes to and fro will go a little farther some time
+            learned = np.asarray(cv2.dilate(turns, _KERNEL, iterations=4), np.uint8)
+            for track in tracks:
+                # with room around for wings and shadows
+                grow_px = 0.3 * (track.xyxy[2] - track.xyxy[0])
+                left, top, right, bottom = (round(value * scale) for value in track.xyxy)
+                grow = max(1, round(grow_px * scale))
+                learned[max(top - grow, 0) : bottom + grow, max(left - grow, 0) : right + grow] = 0
+            self._restless += learned > 0
         seen_s = self._last_s - self._started_s
         over_s = min(max(seen_s, _RESTLESS_MEMORY_S / 6), _RESTLESS_MEMORY_S)
         restless: NDArray[np.bool_] = self._restless > _RESTLESS_PER_S * over_s
@@ -198,9 +199,11 @@ class MotionGate:
         self, changed: Image, restless: NDArray[np.bool_], scale: float, size: tuple[int, int]
     ) -> tuple[Boxes, NDArray[np.bool_]]:
         """Boxes in frame pixels around what moves together, and its pixels."""
+        moving = np.zeros(self._shape, bool)
+        if not changed.any():
+            return np.zeros((0, 4), np.float32), moving
         near = cv2.dilate(changed, _KERNEL, iterations=2)
         _, labels, stats, _ = cv2.connectedComponentsWithStats(near)
-        moving = np.zeros(self._shape, bool)
         boxes = []
         for label in np.argsort(-stats[1:, cv2.CC_STAT_AREA])[: 4 * _MAX_REGIONS] + 1:
             pixels = (labels == label) & (changed > 0)

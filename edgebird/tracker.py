@@ -95,6 +95,8 @@ class Tracker:
 
     def _matches(self, boxes: Boxes, tracks: list[Track], now_s: float) -> dict[int, int]:
         """Which detection continues which track, by their indices."""
+        if not len(boxes) or not tracks:
+            return {}
         last = np.array([track.xyxy for track in tracks], np.float32).reshape(-1, 4)
         unseen_s = np.array([now_s - track.last_seen_s for track in tracks], np.float32)
         speeds = np.array([self._speeds[track.id] for track in tracks], np.float32)

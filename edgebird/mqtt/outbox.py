@@ -133,6 +133,8 @@ class Outbox:
             up_to: the last number wanted; None is the newest.
             limit: how many at most.
         """
+        if not self._rows:
+            return []
         query = (
             "SELECT visit, topic, payload, created_s, number FROM alerts "
             "WHERE number > ? AND number <= ? ORDER BY number LIMIT ?"
@@ -181,7 +183,7 @@ class Outbox:
         """Drop what is too old, and go back to a disk that was lost; to be called now and then."""
         if not self._on_disk and self._path is not None and time.monotonic() >= self._retry_s:
             self._return_to_disk()
-        (oldest_s,) = self._one("SELECT min(created_s) FROM alerts")
+        oldest_s = self._oldest_s()
         if oldest_s is not None and oldest_s < self._now_s() - self._max_age_s:
 
             def trim() -> None:
@@ -192,7 +194,7 @@ class Outbox:
 
     def state(self) -> OutboxPayload:
         """What there is to tell about it."""
-        (oldest_s,) = self._one("SELECT min(created_s) FROM alerts")
+        oldest_s = self._oldest_s()
         return OutboxPayload(
             waiting=self._rows,
             bytes=self._bytes,
@@ -230,6 +232,10 @@ class Outbox:
                 "DO UPDATE SET value = value + excluded.value",
                 (str(dropped),),
             )
+
+    def _oldest_s(self) -> float | None:
+        """When the oldest was made; None without one, for which nothing is read."""
+        return self._one("SELECT min(created_s) FROM alerts")[0] if self._rows else None
 
     def _count(self) -> None:
         query = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM alerts"
