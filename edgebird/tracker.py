@@ -45,8 +45,8 @@ class Tracker:
     A bird is expected where its speed takes it, more uncertainly the longer it was not seen, so
     birds that cross, or that a twig hides for a moment, keep their tracks. A detection too weak to
     start a track may still continue one (as in ByteTrack, Zhang et al., 2022, arXiv:2110.06864).
-    What mostly covers, or lies in, a bird that is followed starts none: it is the same bird, or else
-    one that is followed as soon as the two sit apart.
+    What mostly covers, or lies in, a bird that is followed starts none: it is the same bird, or
+    else one that is followed as soon as the two sit apart.
 
     Time comes with the detections, so a replayed video gives the same tracks at any speed.
 
