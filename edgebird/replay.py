@@ -104,8 +104,8 @@ class Verdict:
             f"{self.hours:.1f} h in {self.took_s:.0f} s ({pace:.0f} times as fast as real), "
             f"{self.frames} frames",
             f"visits: {self.found} of {self.visits} found{delay}",
-            f"told with more than one bird: {self.miscounted}",
             *([f"    missed at {_clock(at_s)}" for at_s in self.missed_s]),
+            f"told with more than one bird: {self.miscounted}",
             f"false visits: {len(self.false_s)} ({self.false_per_hour:.3f} per hour), "
             f"{self.false_minutes:.1f} min reported without a bird",
             *([f"    at {_clock(at_s)}" for at_s in self.false_s]),
