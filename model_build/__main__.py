@@ -320,7 +320,7 @@ def train(
     "--tolerance",
     type=click.FloatRange(0, 1),
     help="By how much of its variance what a block says may change; 0 leaves all channels in.  "
-    "[default: 0.005]",
+    "[default: 0.005, or 0 where the training began with channels left out]",
 )
 def quantize(data: Path | None, run: Path, size_px: int | None, tolerance: float | None) -> None:
     """Make the int8 bird_detector.tflite and its card in the run's folder.
@@ -332,7 +332,6 @@ def quantize(data: Path | None, run: Path, size_px: int | None, tolerance: float
     origin, sources = _sources_of(run, data)
 
     from edgebird.model import write_model
-    from model_build.pruning import TOLERANCE
     from model_build.quantize import card_for
     from model_build.quantize import quantize as to_int8
     from model_build.trunk import trunk_named
@@ -343,7 +342,7 @@ def quantize(data: Path | None, run: Path, size_px: int | None, tolerance: float
         sources.material,
         size_px,
         trunk_named(origin.trunk, origin.narrowed),
-        tolerance=TOLERANCE if tolerance is None else tolerance,
+        tolerance=tolerance,
     )
     path = run / "bird_detector.tflite"
     card = card_for(content, size_px, origin.threshold or 0.5, origin.training_data)

@@ -49,7 +49,7 @@ def quantize(
     *,
     tiles: int = 250,
     seed: int = 7,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> bytes:
     """Quantize a detector, its idle channels left out (`prune`) and the others equalized before;
     see `to_int8`.
@@ -61,11 +61,14 @@ def quantize(
         trunk: the model's.
         tiles: how many representative ones.
         seed: of the tiles.
-        tolerance: see `prune`; 0 leaves all channels in.
+        tolerance: see `prune`; 0 leaves all channels in. None is its default, or 0 for a trunk that
+            is narrow already: it has learned to do with what it has.
 
     Returns:
         The ``.tflite`` file.
     """
+    if tolerance is None:
+        tolerance = 0.0 if trunk.narrowed else TOLERANCE
     keras.mixed_precision.set_global_policy("float32")
     model = build_detector(size_px, trunk, batch_size=1)
     model.load_weights(weights)
