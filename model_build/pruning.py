@@ -21,7 +21,7 @@ from model_build.trunk import CHANNEL_AXIS, Trunk, block_and_part
 
 # What a block says may change by this share of its variance (measured: the shipped detector finds
 # as much as with all channels; from 0.02 on a little less).
-TOLERANCE = 0.005
+_TOLERANCE = 0.005
 # Kernels work on so many channels at once: what is left over takes as long as a whole group.
 _GROUP = 16
 # Of each picture so many positions are looked at; some of the pictures only check.
@@ -37,7 +37,7 @@ def prune(
     pictures: Sequence[np.ndarray],
     build: Callable[[Trunk], keras.Model],
     *,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> tuple[keras.Model, Trunk]:
     """A network without the channels that it does not need.
 
@@ -46,11 +46,17 @@ def prune(
         trunk: the model's.
         pictures: float32 (1, S, S, 3) each, as the network takes them; 200 or more.
         build: makes the same network on another trunk, with fresh weights.
-        tolerance: the share of a block's variance that its output may change by.
+        tolerance: the share of a block's variance that its output may change by; 0 leaves all
+            channels in. None: 0.005, or 0 for a trunk that is narrow already, which was trained to
+            do with what it has.
 
     Returns:
         The network, and its trunk.
     """
+    if tolerance is None:
+        tolerance = 0.0 if trunk.narrowed else _TOLERANCE
+    if not tolerance:
+        return model, trunk
     blocks = range(1, sum(stage.repeats for stage in trunk.stages))
     kept: dict[int, np.ndarray] = {}
     for block, values in zip(blocks, _channel_values(model, blocks, pictures), strict=True):

@@ -17,7 +17,7 @@ from edgebird.tiles import cut_tile
 from model_build.augment import Material, training_scene
 from model_build.equalize import equalize
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector, scaled
-from model_build.pruning import TOLERANCE, prune
+from model_build.pruning import prune
 from model_build.trunk import LITE0, Trunk
 
 # Tiles to measure the channels' sizes with before quantization.
@@ -61,14 +61,11 @@ def quantize(
         trunk: the model's.
         tiles: how many representative ones.
         seed: of the tiles.
-        tolerance: see `prune`; 0 leaves all channels in. None is its default, or 0 for a trunk that
-            is narrow already: it has learned to do with what it has.
+        tolerance: see `prune`.
 
     Returns:
         The ``.tflite`` file.
     """
-    if tolerance is None:
-        tolerance = 0.0 if trunk.narrowed else TOLERANCE
     keras.mixed_precision.set_global_policy("float32")
     model = build_detector(size_px, trunk, batch_size=1)
     model.load_weights(weights)
