@@ -230,21 +230,18 @@ def _measure_video(result: BenchResult, model: Model, video: Path) -> None:
     """
     bare = TfliteInterpreter(model, result.threads)
     timed = _Timed(bare)
-    pipeline_s, bare_s = [], []
-    start_s = 0.0
+    bare_s, aside_s = [], []
 
     def run_bare() -> None:
-        nonlocal start_s
-        pipeline_s.append(time.perf_counter() - start_s)
+        turn_s = time.perf_counter()
         bare_s.append(bare.time_bare_s(timed.tiles))
         timed.tiles.clear()
-        start_s = time.perf_counter()
+        aside_s.append(time.perf_counter() - turn_s)
 
+    start_s = time.perf_counter()
     for _ in range(_ROUNDS):
-        camera = VideoFile(video)
-        start_s = time.perf_counter()
         run(
-            camera=camera,
+            camera=VideoFile(video),
             camera_name="bench",
             plan=ScanEverything(),
             detector=ConvDetector(timed, model.card),
@@ -256,7 +253,8 @@ def _measure_video(result: BenchResult, model: Model, video: Path) -> None:
             summary=Summary(),
             on_frame=run_bare,
         )
-    result.pipeline_fps = len(pipeline_s) / sum(pipeline_s)
+    pipeline_s = time.perf_counter() - start_s - sum(aside_s)
+    result.pipeline_fps = len(bare_s) / pipeline_s
     result.bare_fps = len(bare_s) / sum(bare_s)
     result.network_share = result.pipeline_fps / result.bare_fps
 
