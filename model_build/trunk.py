@@ -17,6 +17,8 @@ from keras import layers
 
 from model_build.trunk_weights import folded_convolution, imagenet_state_dict
 
+_STEM_CHANNELS = 32
+
 
 @dataclass(frozen=True)
 class _Stage:
@@ -43,6 +45,16 @@ class Trunk:
     narrowed: tuple[int, ...] = ()
 
     @property
+    def full_widths(self) -> tuple[int, ...]:
+        """How many channels each block filters where none is left out."""
+        widths, channels = [], _STEM_CHANNELS
+        for stage in self.stages:
+            for _ in range(stage.repeats):
+                widths.append(channels * stage.expansion)
+                channels = stage.channels
+        return tuple(widths)
+
+    @property
     def last_blocks(self) -> dict[int, int]:
         """The last block at each resolution, by its stride in pixels of the picture."""
         last, stride, count = {}, 2, 0  # the stem's
@@ -54,16 +66,15 @@ class Trunk:
 
     def blocks(self, picture: keras.KerasTensor) -> list[keras.KerasTensor]:
         """The trunk on top of a picture (N, S, S, 3), with fresh weights: each block's output."""
-        x = layers.Conv2D(32, 3, 2, padding="same", name="stem")(picture)
+        widths = list(self.full_widths)
+        widths[1 : 1 + len(self.narrowed)] = self.narrowed
+        x = layers.Conv2D(_STEM_CHANNELS, 3, 2, padding="same", name="stem")(picture)
         x = relu6(x, "stem_relu")
         outputs: list[keras.KerasTensor] = []
         for stage in self.stages:
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
-                expanded = x.shape[-1] * stage.expansion
-                if 0 < len(outputs) <= len(self.narrowed):
-                    expanded = self.narrowed[len(outputs) - 1]
-                x = _inverted_residual(x, len(outputs), stage, stride, expanded)
+                x = _inverted_residual(x, len(outputs), stage, stride, widths[len(outputs)])
                 outputs.append(x)
         return outputs
 
@@ -123,7 +134,10 @@ TRUNKS = {"lite0": LITE0, "lite2": LITE2}
 
 def trunk_named(name: str, narrowed: Sequence[int] = ()) -> Trunk:
     """One of `TRUNKS`, as wide as its stages say or as narrow as is given, see `Trunk`."""
-    return replace(TRUNKS[name], narrowed=tuple(narrowed))
+    trunk = TRUNKS[name]
+    # a model that was quantized with all of its channels names them as well
+    is_narrow = tuple(narrowed) != trunk.full_widths[1:]
+    return replace(trunk, narrowed=tuple(narrowed) if is_narrow else ())
 
 
 def relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
