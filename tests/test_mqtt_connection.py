@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -107,10 +106,9 @@ def tls_settings(folder: Path, *more: str) -> str:
     return "\n".join([*files, f"keyfile {folder}/server.key", "allow_anonymous true", *more])
 
 
-def second_listener() -> str:
-    """Mosquitto 2.0.11 does not start with a WebSocket alone."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"listener {free.getsockname()[1]} 127.0.0.1\nallow_anonymous true"
+def second_listener(folder: Path) -> str:
+    """Mosquitto 2.0.11 does not start with a WebSocket alone; a path takes no port from it."""
+    return f"listener 0 {folder}/mqtt.sock\nallow_anonymous true"
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
@@ -134,8 +132,11 @@ def test_alerts_and_states_arrive_over_either_version(mosquitto: Mosquitto, vers
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_over_a_websocket(new_mosquitto: Callable[..., Mosquitto], version: str) -> None:
-    broker = new_mosquitto(f"protocol websockets\nallow_anonymous true\n{second_listener()}")
+def test_over_a_websocket(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, version: str
+) -> None:
+    listeners = f"protocol websockets\nallow_anonymous true\n{second_listener(tmp_path)}"
+    broker = new_mosquitto(listeners)
     broker.start()
     address = replace(broker.address, scheme="ws", version=version)  # type: ignore[arg-type]
     with connecting(address) as client:
@@ -144,9 +145,9 @@ def test_over_a_websocket(new_mosquitto: Callable[..., Mosquitto], version: str)
 
 @pytest.mark.parametrize("scheme", ["mqtts", "wss"])
 def test_over_tls_with_an_authority_of_ones_own(
-    new_mosquitto: Callable[..., Mosquitto], certificates: Path, scheme: str
+    new_mosquitto: Callable[..., Mosquitto], certificates: Path, tmp_path: Path, scheme: str
 ) -> None:
-    websocket = ["protocol websockets", second_listener()] if scheme == "wss" else []
+    websocket = ["protocol websockets", second_listener(tmp_path)] if scheme == "wss" else []
     broker = new_mosquitto(tls_settings(certificates, *websocket))
     broker.start()
     authority = str(certificates / "ca.crt")
