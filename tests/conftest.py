@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from mounts import mounted
 
 from edgebird.mqtt.address import BrokerAddress
 
@@ -53,15 +54,12 @@ def logging_as_before() -> Iterator[None]:
 @contextmanager
 def tmpfs(place: Path, size: str) -> Iterator[Path]:
     """A disk in memory that a test can fill; the test is skipped where none can be mounted."""
-    place.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-    may = not os.geteuid() and shutil.which("mount") is not None
-    if not may or subprocess.run(options, capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let us make a disk that is full")
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(mounted("tmpfs", place, "-t", "tmpfs", "-o", f"size={size}"))
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("this machine does not let us make a disk that is full")
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def fill(disk: Path) -> Path:

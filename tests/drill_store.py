@@ -20,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from mounts import mounted
 
 from edgebird.disk import DiskUse, written_bytes
 from edgebird.history.store import VisitStore
@@ -190,19 +190,6 @@ def run_kills(folder: Path, kills: int, seed: int = 0) -> Report:
     return report
 
 
-@contextmanager
-def mounted(image: Path, folder: Path) -> Iterator[Path]:
-    folder.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        for _ in range(50):
-            if not subprocess.run(["umount", str(folder)], capture_output=True).returncode:
-                break
-            time.sleep(0.1)
-
-
 def new_image(path: Path, size_mb: float, block: int = 4096) -> None:
     """A file with an empty ext4 file system, of blocks of so many bytes."""
     with path.open("wb") as file:
@@ -222,7 +209,7 @@ def may_mount() -> bool:
         try:
             with mounted(image, Path(folder, "mounted")):
                 return True
-        except subprocess.CalledProcessError:
+        except (OSError, subprocess.CalledProcessError):
             return False
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import eventually, fill, tmpfs
-from drill_store import CAMERA, changes, may_mount, mounted, new_image, noise, run_cost
+from drill_store import CAMERA, changes, may_mount, new_image, noise, run_cost
+from mounts import mounted
 
 from edgebird.config import Config, overruled
 from edgebird.detect import _store_sinks
