@@ -195,17 +195,13 @@ def detect_in_pictures(
         compared = paths[:total] if config.detector.compare else []
         places = _places_among(compared, pictures, progress)
         with progress(total) as advance:
-
-            def handle(result: PictureResult) -> None:
-                on_result(result)
-                advance()
-
             scan_pictures(
                 pictures,
                 detector,
                 config.detector.threshold or model.card.threshold,
-                handle,
+                on_result,
                 places=places,
+                on_look=advance,
                 save=save,
                 max_pictures=max_pictures,
             )

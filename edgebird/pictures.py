@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgebird.annotate import draw_birds, write_jpeg
-from edgebird.camera import Camera
+from edgebird.camera.files import PictureSequence
 from edgebird.detector import Detector
+from edgebird.place_scores import PlaceScores
 from edgebird.places import Places
-from edgebird.structures import Detections, Frame
+from edgebird.structures import Detections
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,23 +33,25 @@ class PictureResult:
 
 
 def scan_pictures(
-    camera: Camera,
+    pictures: PictureSequence,
     detector: Detector,
     threshold: float,
     on_result: Callable[[PictureResult], None],
     *,
     places: Places,
+    on_look: Callable[[], None] = lambda: None,
     save: Path | None = None,
     max_pictures: int | None = None,
 ) -> None:
     """Look through each picture and hand over what is there.
 
     Args:
-        camera: whose frames are the pictures, ``Frame.source`` the path of each.
+        pictures: to look through.
         detector: finds the birds.
         threshold: lowest score wanted, 0 to 1.
         on_result: called for each picture, also for those without a bird.
         places: which of the pictures show the same place, and so what is new in each.
+        on_look: called after each picture that was looked at: some are ahead of their turn.
         save: folder for annotated copies of the pictures with birds.
         max_pictures: stop after so many.
 
@@ -58,13 +60,10 @@ def scan_pictures(
         OutputError: an annotated copy cannot be written.
     """
     names: Counter[str] = Counter()
-    frames = (frame for frame in camera.frames() if isinstance(frame, Frame))
-    for count, frame in enumerate(frames, start=1):
+    scores = PlaceScores(detector, places, threshold, lambda: not pictures.closed, on_look)
+    for count, frame in enumerate(pictures.frames(), start=1):
         path = Path(frame.source)
-        started_s = time.perf_counter()
-        found = detector.detect(frame.image, threshold=places.floor(path, threshold))
-        took_ms = (time.perf_counter() - started_s) * 1000
-        detections = places.weigh(found, frame).above(threshold)
+        detections, took_ms = scores.look(frame)
         if save is not None and len(detections):
             birds = zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
             # bird.jpg and bird.png of one folder must not overwrite each other.

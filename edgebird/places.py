@@ -44,8 +44,8 @@ from edgebird.structures import Detections, Frame, Image
 NEW_BONUS, USUAL_PENALTY = 1.0, 0.5
 # With fewer pictures, what is usual in a place and what is new could not be told apart.
 LEAST_PICTURES = 5
-# More of them, spread over all, show what is usual no better.
-_MOST_COMPARED = 25
+# More of them, spread over all, show no better what is usual there and how its birds score.
+_MOST_COMPARED = 40
 # A camera's pictures follow each other, so only the places seen last come into question.
 _LATEST_PLACES = 8
 # A picture shows a place if so much of it is as bright there, within 20 %, and the details of that
@@ -74,7 +74,7 @@ class Places:
         self._groups = [group for group in groups if len(group) >= LEAST_PICTURES]
         self._group_of = {path: i for i, group in enumerate(self._groups) for path in group}
         # kept for a few places only: a folder may be one of thousands of pictures
-        self._usual = lru_cache(_LATEST_PLACES)(lambda group: _usual_of(self._groups[group]))
+        self._usual = lru_cache(_LATEST_PLACES)(lambda place: _usual_of(self.sample(place)))
 
     @classmethod
     def of(cls, paths: Sequence[Path], go_on: Callable[[], bool] = lambda: True) -> Places:
@@ -108,25 +108,20 @@ class Places:
         """How many pictures have enough others of their place."""
         return len(self._group_of)
 
-    def floor(self, path: Path, threshold: float) -> float:
-        """The lowest score in a picture that may be lifted to the threshold, 0 to 1."""
-        if path not in self._group_of:
-            return threshold
-        return probability(log_odds(threshold) - NEW_BONUS)
+    def place_of(self, path: Path) -> int | None:
+        """A number for the place that a picture shows; None if it stands alone."""
+        return self._group_of.get(path)
 
-    def weigh(self, detections: Detections, frame: Frame) -> Detections:
-        """The detections of a picture, whose path is ``frame.source``, with their scores changed by
-        what is new in it; as they are where it stands alone.
-        """
-        new = self.new_in(frame) if len(detections) else None
-        return detections if new is None else weighed(detections, new, NEW_BONUS, USUAL_PENALTY)
+    def sample(self, place: int) -> list[Path]:
+        """Some pictures of a place, spread over all of them."""
+        return _spread(self._groups[place])
 
     def new_in(self, frame: Frame) -> Motion | None:
         """What is new in a picture, whose path is ``frame.source``; None where it stands alone or
         the light has changed too much to tell.
         """
-        group = self._group_of.get(Path(frame.source))
-        usual = None if group is None else self._usual(group)
+        place = self.place_of(Path(frame.source))
+        usual = None if place is None else self._usual(place)
         if usual is None:
             return None
         height, width = usual.levels.shape
@@ -191,13 +186,18 @@ class _Usual:
     tolerance: Levels
 
 
+def _spread(paths: Sequence[Path]) -> list[Path]:
+    """At most `_MOST_COMPARED` of them, as far apart as can be."""
+    chosen = np.linspace(0, len(paths) - 1, min(len(paths), _MOST_COMPARED)).round()
+    return [paths[index] for index in chosen.astype(int).tolist()]
+
+
 def _usual_of(paths: Sequence[Path]) -> _Usual | None:
     """None if the pictures are gone by now."""
-    spread = np.linspace(0, len(paths) - 1, min(len(paths), _MOST_COMPARED)).round()
     pictures: list[Image] = []
-    for index in spread.astype(int).tolist():
+    for path in paths:
         with suppress(CameraError):
-            pictures.append(read_small_grey(paths[index]))
+            pictures.append(read_small_grey(path))
     if len(pictures) < LEAST_PICTURES:
         return None
     size = fitted_size(pictures[0], LUMA_WIDTH_PX)

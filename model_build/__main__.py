@@ -456,19 +456,19 @@ def tile_time(model: Path, rounds: int) -> None:
     type=(float, float),
     metavar="NEW USUAL",
     help="Log-odds for what is new, and those off for what is not, again and again; default: none, "
-    "and those of the runtime.",
+    "and those of the runtime. The last are tried with places lifted where birds score low, too.",
 )
 def places(data: Path, places: int, weights: tuple[tuple[float, float], ...]) -> None:
     """Measure what comparing pictures of one place does for the shipped detector.
 
     Composes places from validation pictures and looks through them as 'edgebird detect --source
-    FOLDER' does.
+    FOLDER' does, and then through the frames of the nest box's camera.
     """
     from edgebird.config import DetectorSection
     from edgebird.detector import open_detector
     from edgebird.errors import ModelError
     from edgebird.places import NEW_BONUS, USUAL_PENALTY
-    from model_build.places import compare_places, table
+    from model_build.places import Rule, compare_places, composed_place, nestbox_pictures, table
     from model_build.runs import load_gathered
     from model_build.validation import validation_material
 
@@ -480,16 +480,14 @@ def places(data: Path, places: int, weights: tuple[tuple[float, float], ...]) ->
     material = validation_material(
         gathered.packs, gathered.cutouts_validation, gathered.objects_validation
     )
-    with tempfile.TemporaryDirectory() as folder:
-        rows = compare_places(
-            detector,
-            model.card.threshold,
-            material,
-            places,
-            weights or ((0, 0), (NEW_BONUS, USUAL_PENALTY)),
-            Path(folder),
-        )
-    click.echo(table(rows))
+    tried = weights or ((0, 0), (NEW_BONUS, USUAL_PENALTY))
+    rules = [Rule(*pair) for pair in tried] + [Rule(*tried[-1], lifts=True)]
+    composed = (shown for number in range(places) for shown in composed_place(number, material))
+    nestbox = nestbox_pictures(gathered.packs.nestbox)
+    for name, pictures in ((f"{places} composed places", composed), ("the nest box", nestbox)):
+        with tempfile.TemporaryDirectory() as folder:
+            rows = compare_places(detector, model.card.threshold, pictures, rules, Path(folder))
+        click.echo(f"{name}:\n{table(rows)}")
 
 
 @main.command()

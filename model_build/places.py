@@ -1,4 +1,5 @@
-"""What comparing pictures of one place does, measured on composed places with the runtime's code.
+"""What comparing pictures of one place does, measured with the runtime's code on composed places
+and in a nest box.
 
 A place is a bird-free validation picture with things that always stand there, and perhaps with
 wind in its leaves. Its pictures are taken in changing light: half of them with a bird, a sixth with
@@ -7,7 +8,8 @@ other things that were not there before, a third empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from tqdm import tqdm
 
 from edgebird.camera.files import read_picture
 from edgebird.detector import Detector
+from edgebird.motion import Motion
+from edgebird.place_scores import best_log_odds, lift
 from edgebird.places import Places, weighed
 from edgebird.structures import Detections, Frame, Image
 from model_build.augment import (
@@ -30,6 +34,7 @@ from model_build.augment import (
     pick,
 )
 from model_build.cutouts import decode_cutout
+from model_build.datasets import Example
 from model_build.hard_pictures import (
     HEIGHT_PX,
     SMALLEST_SHARE,
@@ -76,6 +81,15 @@ def composed_place(number: int, material: Material) -> Iterator[tuple[Image, Tru
         yield canvas, Truth(xyxy, (WIDTH_PX, HEIGHT_PX), kind)
 
 
+def nestbox_pictures(frames: Sequence[Example]) -> Iterator[tuple[Image, Truth]]:
+    """The frames of a real camera, each "bird" or "empty"."""
+    for frame in frames:
+        picture = frame.picture()
+        size = picture.shape[1], picture.shape[0]
+        boxes = frame.boxes(*size)
+        yield picture, Truth(boxes, size, "bird" if len(boxes) else "empty")
+
+
 def _paste(rng: Generator, canvas: np.ndarray, rgba: np.ndarray, backlit: bool):
     longest_px = log_uniform(rng, SMALLEST_SHARE, _LARGEST_SHARE) * WIDTH_PX
     return paste(rng, canvas, rgba, longest_px, backlit, [], 0.1)
@@ -107,64 +121,74 @@ def _swaying(rng: Generator, picture: np.ndarray, wind_px: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What weighing does, at the default threshold.
+class Rule:
+    """How the pictures of a place are compared.
 
     Args:
-        weights: log-odds for what is new, and those off for what is not.
-        ap50: over all pictures.
-        recall: of the birds.
-        empty_flagged: share of the empty pictures with a false alarm.
-        things_flagged: share of the pictures with other new things that have one.
+        bonus: log-odds for what is new, ...
+        penalty: ... and those off for what is not.
+        lifts: whether a place where birds score low is lifted (`edgebird.place_scores`).
     """
 
-    weights: tuple[float, float]
+    bonus: float
+    penalty: float
+    lifts: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """What comparing does, at the default threshold.
+
+    Args:
+        rule: how the pictures were compared.
+        ap50: over all pictures.
+        recall: of the birds.
+        empty_flagged: share of the empty pictures with a false alarm, None if none are empty.
+        things_flagged: share of the pictures with other new things that have one, None likewise.
+    """
+
+    rule: Rule
     ap50: float
     recall: float
-    empty_flagged: float
-    things_flagged: float
+    empty_flagged: float | None
+    things_flagged: float | None
 
 
 def compare_places(
     detector: Detector,
     threshold: float,
-    material: Material,
-    places: int,
-    weights: Sequence[tuple[float, float]],
+    pictures: Iterable[tuple[Image, Truth]],
+    rules: Sequence[Rule],
     folder: Path,
 ) -> list[Row]:
-    """Look through composed places, and weigh what is new in each of several ways.
+    """Look through pictures, and compare those of each place in several ways.
 
     Args:
         detector: for pictures on their own.
         threshold: its default one.
-        material: of validation pictures.
-        places: how many.
-        weights: to try, each log-odds for what is new, and those off for what is not.
+        pictures: those of a place follow each other.
+        rules: to try.
         folder: an empty one, for the pictures.
     """
     truths: dict[Path, Truth] = {}
-    for place in range(places):
-        for index, (picture, truth) in enumerate(composed_place(place, material)):
-            path = folder / f"{place:03}-{index:02}.png"
-            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            truths[path] = truth
+    for number, (picture, truth) in enumerate(pictures):
+        path = folder / f"{number:05}.png"
+        cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        truths[path] = truth
     known = Places.of(list(truths))
     found, news = [], []
     for path in tqdm(truths, "looking"):
         image = read_picture(path)
         found.append(detector.detect(image, threshold=LOWEST_SCORE))
         news.append(known.new_in(Frame(image, 0, 0.0, 0.0, str(path))))
+    numbers = [known.place_of(path) for path in truths]
     rows = []
-    for bonus, penalty in weights:
-        seen = [
-            detections if new is None else weighed(detections, new, bonus, penalty)
-            for detections, new in zip(found, news, strict=True)
-        ]
+    for rule in rules:
+        seen = _compared(found, news, numbers, rule, threshold)
         figures = at_threshold(judge(seen, list(truths.values())), threshold)
         rows.append(
             Row(
-                (bonus, penalty),
+                rule,
                 figures.ap50 or 0.0,
                 figures.recall or 0.0,
                 *(_flagged(seen, truths, kind, threshold) for kind in ("empty", "thing")),
@@ -173,21 +197,59 @@ def compare_places(
     return rows
 
 
+def _compared(
+    found: Sequence[Detections],
+    news: Sequence[Motion | None],
+    places: Sequence[int | None],
+    rule: Rule,
+    threshold: float,
+) -> list[Detections]:
+    """What was found in each picture, weighed by what is new in it."""
+
+    def weigh(index: int, lifted: float) -> Detections:
+        new = news[index]
+        if new is None:
+            return found[index]
+        return weighed(found[index], new, rule.bonus + lifted, rule.penalty)
+
+    best: dict[int | None, list[float]] = defaultdict(list)
+    for index, place in enumerate(places):
+        if news[index] is not None:
+            best[place].append(best_log_odds(weigh(index, 0.0)))
+    lifts = {
+        place: lift(scores, threshold) if rule.lifts else 0.0 for place, scores in best.items()
+    }
+    return [weigh(index, lifts.get(place, 0.0)) for index, place in enumerate(places)]
+
+
 def _flagged(
     found: Sequence[Detections], truths: dict[Path, Truth], kind: str, threshold: float
-) -> float:
+) -> float | None:
     pairs = zip(found, truths.values(), strict=True)
     flagged = [len(d.above(threshold)) > 0 for d, truth in pairs if truth.kind == kind]
-    return float(np.mean(flagged))
+    return float(np.mean(flagged)) if flagged else None
 
 
 def table(rows: Sequence[Row]) -> str:
     """For a person, and in Markdown."""
-    columns = ["new", "usual", "AP50", "recall", "empty flagged", "other new things flagged"]
-    lines = [f"| {' | '.join(columns)} |", "|--:" * len(columns) + "|"]
-    lines += [
-        f"| {row.weights[0]:.1f} | {0 - row.weights[1]:.1f} | {row.ap50:.3f} | {row.recall:.3f} "
-        f"| {row.empty_flagged:.1%} | {row.things_flagged:.1%} |"
-        for row in rows
+    columns = [
+        "new",
+        "usual",
+        "lifted",
+        "AP50",
+        "recall",
+        "empty flagged",
+        "other new things flagged",
     ]
+    lines = [f"| {' | '.join(columns)} |", "|--:" * len(columns) + "|"]
+    for row in rows:
+        flagged = [
+            "" if share is None else f"{share:.1%}"
+            for share in (row.empty_flagged, row.things_flagged)
+        ]
+        lines.append(
+            f"| {row.rule.bonus:.1f} | {0 - row.rule.penalty:.1f} "
+            f"| {'yes' if row.rule.lifts else 'no'} | {row.ap50:.3f} | {row.recall:.3f} "
+            f"| {' | '.join(flagged)} |"
+        )
     return "\n".join(lines)

@@ -39,7 +39,7 @@ from model_build.metrics import (
     quietest_threshold,
     size_names,
 )
-from model_build.places import compare_places, composed_place
+from model_build.places import Rule, compare_places, composed_place, nestbox_pictures
 from model_build.places import table as places_table
 from model_build.trunk_weights import folded_convolution, load_state_dict
 
@@ -335,24 +335,45 @@ def test_what_is_new_in_a_place_counts_for_more(material: Material, tmp_path: Pa
         empties=[example_of(leaves)],
         birds=[Example("drawn/leafy", jpeg(leaves), np.array([[0, 0, 0.3, 0.3]], np.float32))],
     )
-    truths = [truth for place in range(3) for _, truth in composed_place(place, leafy)]
+    pictures = [shown for place in range(3) for shown in composed_place(place, leafy)]
 
     class Unsure:
         """Finds each bird, and a corner that always looks like one."""
 
         def __init__(self) -> None:
-            self.truths = iter(truths)
+            self.truths = (truth for _, truth in pictures)
 
         def detect(self, image: object, regions: object = None, *, threshold: float) -> Detections:
             birds = [(*box, 0.6) for box in next(self.truths).boxes.tolist()]
             return detections((0, 0, 60, 60, 0.65), *birds)
 
-    alone, compared = compare_places(Unsure(), 0.68, leafy, 3, [(0, 0), (1.0, 0.5)], tmp_path)
+    rules = [Rule(0, 0), Rule(1.0, 0.5)]
+    alone, compared = compare_places(Unsure(), 0.68, pictures, rules, tmp_path)
     assert (alone.recall, alone.empty_flagged, alone.things_flagged) == (0, 0, 0)
     assert compared.recall > 0.5
     assert compared.ap50 > alone.ap50
     assert compared.empty_flagged == 0
     assert len(places_table([alone, compared]).splitlines()) == 4
+
+
+def test_where_birds_score_low_a_place_is_lifted(material: Material, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    leaves = cv2.resize(rng.integers(0, 255, (15, 20, 3), np.uint8), (160, 120))
+    leaves[54:66, 72:88] = 200
+    bird = np.array([[0.45, 0.45, 0.55, 0.55]], np.float32)
+    visited = leaves.copy()
+    visited[54:66, 72:88] = 20
+    frames = [example_of(leaves)] * 6 + [Example("drawn/visited", jpeg(visited), bird)] * 3
+
+    class Faint:
+        def detect(self, image: np.ndarray, *_: object, **__: object) -> Detections:
+            return detections((72, 54, 88, 66, 0.3 if image[60, 80].max() < 60 else 0.04))
+
+    rules = [Rule(1.0, 0.5), Rule(1.0, 0.5, lifts=True)]
+    rows = compare_places(Faint(), 0.68, nestbox_pictures(frames), rules, tmp_path)
+    assert [(row.recall, row.empty_flagged) for row in rows] == [(0, 0), (1, 0)]
+    assert [row.things_flagged for row in rows] == [None, None]
+    assert "| no | 1.000 | 0.000 | 0.0% |  |" in places_table(rows)
 
 
 def test_the_threshold_keeps_the_empty_pictures_quiet() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from test_tracker import found
 
 from edgebird.camera.demo import DemoFeeder
@@ -16,8 +19,10 @@ from edgebird.camera.files import PictureSequence, list_pictures, read_picture
 from edgebird.cli import cli
 from edgebird.errors import CameraError
 from edgebird.motion import Motion
+from edgebird.odds import log_odds, probability
 from edgebird.pictures import PictureResult, scan_pictures
-from edgebird.places import LEAST_PICTURES, Places
+from edgebird.place_scores import MOST_LIFT, lift
+from edgebird.places import LEAST_PICTURES, NEW_BONUS, Places
 from edgebird.structures import Box, Detections, Frame, Image
 
 WIDTH_PX, HEIGHT_PX = 320, 240
@@ -201,7 +206,7 @@ class Unsure:
         return self._seen.above(threshold)
 
 
-def scan(paths: Sequence[Path], detector: Unsure, places: Places) -> list[PictureResult]:
+def scan(paths: Sequence[Path], detector: Unsure | Faint, places: Places) -> list[PictureResult]:
     results: list[PictureResult] = []
     scan_pictures(PictureSequence(list(paths)), detector, 0.7, results.append, places=places)
     return results
@@ -223,6 +228,108 @@ def test_a_picture_on_its_own_is_looked_at_as_ever(tmp_path: Path) -> None:
     [result] = scan(paths, alone, Places.of(paths))
     assert alone.asked == [0.7]
     assert not len(result.detections)
+
+
+class Faint:
+    """Finds the bird, where one is, with a low score."""
+
+    def __init__(self, score: float) -> None:
+        self._score = score
+        self.looks = 0
+
+    def detect(self, image: Image, regions: object = None, *, threshold: float) -> Detections:
+        self.looks += 1
+        left, top, right, bottom = (round(side) for side in BIRD)
+        middle = image[(top + bottom) // 2, (left + right) // 2]
+        shown = middle.max() < 60
+        return found((BIRD, self._score if shown else 0.02)).above(threshold)
+
+
+def visited_days(folder: Path, visits: int) -> list[Path]:
+    """Twelve pictures of one place, the last of them with a bird."""
+    return [
+        write(folder, f"{i:02}.jpg", garden(1), *([BIRD] if i >= 12 - visits else []), seed=i)
+        for i in range(12)
+    ]
+
+
+def test_where_birds_score_low_and_all_else_lower_they_are_lifted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths, detector = visited_days(tmp_path, visits=4), Faint(0.4)
+    with caplog.at_level("INFO"):
+        results = scan(paths, detector, Places.of(paths))
+    assert [len(result.detections) for result in results] == [0] * 8 + [1] * 4
+    assert detector.looks == 12
+    [told] = [record.getMessage() for record in caplog.records if "score low" in record.message]
+    assert "what is new there is one from a score of 0." in told
+    alone = scan(paths, Faint(0.4), Places([]))
+    assert not any(len(result.detections) for result in alone)
+
+
+def test_what_came_once_or_twice_is_not_lifted(tmp_path: Path) -> None:
+    paths = visited_days(tmp_path, visits=2)
+    results = scan(paths, Faint(0.4), Places.of(paths))
+    assert not any(len(result.detections) for result in results)
+
+
+def test_birds_that_are_seen_well_lift_nothing(tmp_path: Path) -> None:
+    paths = visited_days(tmp_path, visits=4)
+    results = scan(paths, Faint(0.9), Places.of(paths))
+    scores = [float(result.detections.score[0]) for result in results[8:]]
+    assert scores == pytest.approx([probability(log_odds(0.9) + NEW_BONUS)] * 4, abs=1e-4)
+
+
+def test_a_picture_that_is_gone_by_then_is_passed_over(tmp_path: Path) -> None:
+    paths = visited_days(tmp_path, visits=4)
+    places = Places.of(paths)
+    paths[2].unlink()
+    results: list[PictureResult] = []
+    with pytest.raises(CameraError, match="1 of 12"):
+        scan_pictures(PictureSequence(paths), Faint(0.4), 0.7, results.append, places=places)
+    assert [len(result.detections) for result in results] == [0] * 7 + [1] * 4
+
+
+def test_looking_ahead_ends_when_asked_to(tmp_path: Path) -> None:
+    paths = visited_days(tmp_path, visits=4)
+    pictures = PictureSequence(paths)
+
+    class Impatient(Faint):
+        def detect(self, image: Image, regions: object = None, *, threshold: float) -> Detections:
+            pictures.close()
+            return super().detect(image, regions, threshold=threshold)
+
+    detector, results = Impatient(0.4), list[PictureResult]()
+    scan_pictures(pictures, detector, 0.7, results.append, places=Places.of(paths))
+    assert (detector.looks, len(results)) == (1, 1)
+
+
+scores = st.lists(st.floats(-4, 4), max_size=40)
+
+
+@given(scores, st.floats(0.05, 0.95), st.randoms())
+def test_a_lift_keeps_within_its_bounds_and_does_not_ask_for_the_order(
+    best: list[float], threshold: float, random: Random
+) -> None:
+    lifted = lift(best, threshold)
+    assert 0 <= lifted <= MOST_LIFT
+    shuffled = random.sample(best, len(best))
+    assert lift(shuffled, threshold) == pytest.approx(lifted, abs=1e-9)
+    # without pictures that stand out there is nothing to lift
+    assert lift([-3.0] * len(best), threshold) == 0
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.floats(0, 0.5))
+def test_a_lift_keeps_above_what_empty_pictures_score(
+    empty: int, visited: int, spread: float
+) -> None:
+    best = [*np.linspace(-2 - spread, -2 + spread, empty), *np.linspace(-0.2, 0.8, visited)]
+    lifted = lift(best, 0.72)
+    assert log_odds(0.72) - lifted >= -2 + spread
+    assume(empty > visited / 3)  # with fewer, the birds themselves are what falls into two groups
+    enough = visited >= 3 and visited >= 0.15 * len(best) and len(best) >= 5
+    assert (lifted > 0) == enough
+    assert lift([score + 1.0 for score in best], 0.72) == 0  # seen well
 
 
 def test_a_folder_of_one_camera_is_told(tmp_path: Path) -> None:

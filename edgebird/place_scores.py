@@ -1,0 +1,153 @@
+"""Birds in pictures, each judged by what the others of its place show and score.
+
+Some cameras show birds poorly: from above, against the light, in infrared. There birds score lower
+than elsewhere, and yet far higher than anything in the place's empty pictures. Where the best
+scores of a place's pictures fall into two such groups, and the upper one is below the threshold on
+average, what is new there is lifted so that most of the upper group counts. Where birds are seen
+well nothing is: what scores lower there are other things.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebird.camera.files import read_picture
+from edgebird.detector import Detector
+from edgebird.errors import CameraError
+from edgebird.odds import log_odds, probability
+from edgebird.places import LEAST_PICTURES, NEW_BONUS, USUAL_PENALTY, Places, weighed
+from edgebird.structures import Detections, Frame
+
+# All of these are log-odds, measured on composed places and a nest box (see `model_build.places`).
+# The most that a place's threshold may fall. What else is new, a squirrel, is lifted as well.
+MOST_LIFT = 1.5
+# How far above a place's empty pictures its threshold stays, and how far below its birds.
+_ABOVE_EMPTY, _BELOW_BIRDS = 1.5, 1.0
+# The upper group are birds if it is at least so many pictures, and so many of all: a camera is
+# where birds come, and one thing that came once says nothing.
+_LEAST_BIRDS, _LEAST_SHARE = 3, 0.15
+
+log = logging.getLogger(__name__)
+
+
+class PlaceScores:
+    """Finds birds in pictures one by one, and lifts what is new where birds score low.
+
+    For that it looks at some pictures of a place before the first of them is judged. None is looked
+    at twice.
+
+    Args:
+        detector: finds the birds.
+        places: which pictures show the same place, and so what is new in each.
+        threshold: lowest score wanted, 0 to 1.
+        go_on: asked before each look ahead; False leaves a place as it is.
+        on_look: called after each picture that the detector has looked at.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        places: Places,
+        threshold: float,
+        go_on: Callable[[], bool] = lambda: True,
+        on_look: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._detector, self._places, self._threshold = detector, places, threshold
+        self._go_on, self._on_look = go_on, on_look
+        self._lifts: dict[int, float] = {}
+        self._ahead: dict[Path, tuple[Detections, float]] = {}
+
+    def look(self, frame: Frame) -> tuple[Detections, float]:
+        """The birds in a picture, whose path is ``frame.source``, and how long the detector took,
+        in milliseconds.
+        """
+        path = Path(frame.source)
+        place = self._places.place_of(path)
+        if place is None:
+            found, took_ms = self._timed(frame, self._threshold)
+            return found.above(self._threshold), took_ms
+        if place not in self._lifts:
+            self._lifts[place] = self._lift(place)
+        seen = self._ahead.pop(path, None)
+        found, took_ms = self._timed(frame, self._floor) if seen is None else seen
+        return self._weighed(found, frame, self._lifts[place]).above(self._threshold), took_ms
+
+    @property
+    def _floor(self) -> float:
+        """The lowest score that says something about a place."""
+        return probability(log_odds(self._threshold) - NEW_BONUS - MOST_LIFT - _ABOVE_EMPTY)
+
+    def _timed(self, frame: Frame, floor: float) -> tuple[Detections, float]:
+        started_s = time.perf_counter()
+        found = self._detector.detect(frame.image, threshold=floor)
+        took_ms = (time.perf_counter() - started_s) * 1000
+        self._on_look()
+        return found, took_ms
+
+    def _weighed(self, found: Detections, frame: Frame, lifted: float) -> Detections:
+        new = self._places.new_in(frame) if len(found) else None
+        return found if new is None else weighed(found, new, NEW_BONUS + lifted, USUAL_PENALTY)
+
+    def _lift(self, place: int) -> float:
+        """Look at some pictures of a place, and see how far it has to be lifted."""
+        best = []
+        for path in self._places.sample(place):
+            if not self._go_on():
+                return 0.0
+            with suppress(CameraError):
+                frame = Frame(read_picture(path), 0, 0.0, 0.0, str(path))
+                found, _ = self._ahead[path] = self._timed(frame, self._floor)
+                new = self._places.new_in(frame)
+                if new is not None:
+                    best.append(best_log_odds(weighed(found, new, NEW_BONUS, USUAL_PENALTY)))
+        lifted = lift(best, self._threshold)
+        if lifted:
+            log.info(
+                "where %s was taken, birds score low, and yet higher than all else: what is new "
+                "there is one from a score of %.2f on",
+                path.name,
+                probability(log_odds(self._threshold) - NEW_BONUS - lifted),
+            )
+        return lifted
+
+
+def best_log_odds(detections: Detections) -> float:
+    """Of the best of them; minus infinity if there are none."""
+    return log_odds(float(detections.score[0])) if len(detections) else -np.inf
+
+
+def lift(best: Sequence[float], threshold: float) -> float:
+    """By how much what is new in a place is to be lifted, in log-odds, 0 to `MOST_LIFT`.
+
+    Args:
+        best: of each picture of the place, or of some, the log-odds of what is most like a bird.
+        threshold: lowest score wanted, 0 to 1.
+    """
+    wanted = log_odds(threshold)
+    scores = np.sort(np.maximum(best, wanted - MOST_LIFT - _ABOVE_EMPTY))
+    empty, birds = _two_groups(scores)
+    if len(scores) < LEAST_PICTURES or len(birds) < max(_LEAST_BIRDS, _LEAST_SHARE * len(scores)):
+        return 0.0
+    if not wanted - MOST_LIFT <= birds.mean() <= wanted:
+        return 0.0
+    enough = max(empty.mean() + _ABOVE_EMPTY, birds.mean() - _BELOW_BIRDS)
+    return float(np.clip(wanted - enough, 0, MOST_LIFT))
+
+
+def _two_groups(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sorted values, cut where the means of both parts are farthest apart for their sizes (Otsu,
+    1979); the second part is empty where all are equal.
+    """
+    cuts = np.arange(1, len(values))
+    sums = np.cumsum(values)[cuts - 1]
+    apart = (values.sum() - sums) / (len(values) - cuts) - sums / cuts
+    between = cuts * (len(values) - cuts) * apart**2
+    cut = int(cuts[np.argmax(between)]) if (between > 1e-9).any() else len(values)
+    return values[:cut], values[cut:]
