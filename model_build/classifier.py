@@ -6,7 +6,8 @@
                           ─► dropout ─► 2 outputs
 
 ``article``, the network of the article, with convolutions that stay inside the picture
-(valid padding), as a sliding window's do::
+(valid padding), as a sliding window's do; batch normalization helps its training and is no part of
+what comes of it::
 
     picture (32, 32, 3) ─► convolution 32 ─► 2x2 max pooling ─► convolution 64 ─► convolution 64
                         ─► 2x2 max pooling ─► fully connected 512 ─► dropout ─► 2 outputs
@@ -94,50 +95,72 @@ RECIPES = {
 }
 
 
-def build_classifier(recipe: ClassifierRecipe, batch_size: int | None = None) -> keras.Model:
-    """The recipe's network with fresh weights; the trunk with ImageNet's.
+def build_classifier(recipe: ClassifierRecipe) -> keras.Model:
+    """The recipe's network as it is trained, with fresh weights; the trunk with ImageNet's.
 
     Args:
         recipe: says which, and its size.
-        batch_size: fixed for export, None for training.
 
     Returns:
         A model from float32 (N, size, size, 3), scaled by `PIXEL_MEAN` and `PIXEL_SCALE`, to
         float32 logits (N, 2), other and bird.
     """
+    picture = keras.Input((recipe.size_px, recipe.size_px, 3), name="picture")
     if recipe.network == "article":
-        return build_article(recipe.size_px, batch_size)
-    return _build_on_trunk(recipe.size_px, batch_size)
-
-
-def build_article(size_px: int, batch_size: int | None = None) -> keras.Model:
-    """The article's network; see the module. Its layers' names are those of `dense_article`."""
-    picture = keras.Input((size_px, size_px, 3), batch_size=batch_size, name="picture")
-    x = article_features(picture)
-    x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(512, "relu", name="connected")(x)
-    x = layers.Dropout(0.5, name="dropout")(x)
+        x = article_network(picture, normalized=True)
+    else:
+        x = layers.Dropout(0.2, name="dropout")(LITE2.top(LITE2.blocks(picture)[-1]))
     logits = layers.Dense(2, name="logits", dtype="float32")(x)
-    return keras.Model(picture, logits, name="article")
+    model = keras.Model(picture, logits, name=recipe.network)
+    if recipe.network == "edgebird":
+        LITE2.load_imagenet_weights(model)
+    return model
 
 
-def article_features(x):
+def article_network(picture, *, normalized: bool = False):
+    """The article's network up to its outputs; its layers' names are those of `dense_article`.
+
+    Args:
+        picture: its input.
+        normalized: with the batch normalization that it is trained with;
+            `weights_without_normalization` takes it out again.
+    """
+    x = layers.Flatten(name="flatten")(article_features(picture, normalized=normalized))
+    x = _rectified(layers.Dense(512, name="connected"), x, normalized)
+    return layers.Dropout(0.5, name="dropout")(x)
+
+
+def article_features(x, *, normalized: bool = False):
     """The article's convolutions: a map with a cell for every 4 x 4 pixels."""
-    x = layers.Conv2D(32, 3, activation="relu", name="conv1")(x)
+    x = _rectified(layers.Conv2D(32, 3, name="conv1"), x, normalized)
     x = layers.MaxPooling2D(2, name="pool1")(x)
-    x = layers.Conv2D(64, 3, activation="relu", name="conv2")(x)
-    x = layers.Conv2D(64, 3, activation="relu", name="conv3")(x)
+    x = _rectified(layers.Conv2D(64, 3, name="conv2"), x, normalized)
+    x = _rectified(layers.Conv2D(64, 3, name="conv3"), x, normalized)
     return layers.MaxPooling2D(2, name="pool2")(x)
 
 
-def _build_on_trunk(size_px: int, batch_size: int | None) -> keras.Model:
-    picture = keras.Input((size_px, size_px, 3), batch_size=batch_size, name="picture")
-    x = LITE2.top(LITE2.blocks(picture)[-1])
-    x = layers.Dropout(0.2, name="dropout")(x)
-    logits = layers.Dense(2, name="logits", dtype="float32")(x)
-    model = keras.Model(picture, logits, name="edgebird")
-    LITE2.load_imagenet_weights(model)
-    return model
+def _rectified(layer: layers.Layer, x, normalized: bool):
+    """The layer's answer, normalized over the batch on request, without what is negative."""
+    x = layer(x)
+    if normalized:
+        x = layers.BatchNormalization(name=f"{layer.name}_normalized")(x)
+    return layers.ReLU(name=f"{layer.name}_rectified")(x)
+
+
+def weights_without_normalization(trained: keras.Model, name: str) -> list[np.ndarray]:
+    """A layer's weights, with the normalization after it, if any, taken on by them.
+
+    Once trained it is a factor and an offset for each channel (Ioffe and Szegedy, 2015,
+    arXiv:1502.03167).
+    """
+    weights = trained.get_layer(name).get_weights()
+    if f"{name}_normalized" not in {layer.name for layer in trained.layers}:
+        return weights
+    normalization = trained.get_layer(f"{name}_normalized")
+    gain, offset, mean, variance = normalization.get_weights()
+    gain = gain / np.sqrt(variance + normalization.epsilon)
+    kernel, bias = weights
+    return [kernel * gain, (bias - mean) * gain + offset]
 
 
 def _with_concepts(model: keras.Model, concepts: int) -> keras.Model:
@@ -149,6 +172,14 @@ def _with_concepts(model: keras.Model, concepts: int) -> keras.Model:
     return keras.Model(model.input, outputs)
 
 
+def picture_mix(
+    pictures: TrainingPictures, recipe: ClassifierRecipe, seed: int
+) -> ArticleMix | FeederMix:
+    """The recipe's pictures; another seed, others."""
+    kind = ArticleMix if recipe.network == "article" else FeederMix
+    return kind(pictures, recipe.size_px, seed)
+
+
 def picture_batches(
     pictures: TrainingPictures, recipe: ClassifierRecipe, first_step: int, workers: int = 2
 ) -> tf.data.Dataset:
@@ -158,10 +189,7 @@ def picture_batches(
 
     Picture ``n`` of a run is always the same, whatever the number of workers.
     """
-    mix = (ArticleMix if recipe.network == "article" else FeederMix)(
-        pictures, recipe.size_px, recipe.seed
-    )
-
+    mix = picture_mix(pictures, recipe, recipe.seed)
     index = {concept: i for i, concept in enumerate(pictures.concepts)}
 
     def compose(number: np.int64) -> tuple[np.ndarray, np.int32, np.int32]:

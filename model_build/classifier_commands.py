@@ -129,7 +129,7 @@ def quantize(data: Path, runs: Path, recipe: str) -> None:
     )
     verdict = verdict_model(model, chosen, calibration)
     verdict.save_weights(weights.with_name(VERDICT))
-    content = to_int8(verdict, representative_pictures(pictures.training, chosen.size_px))
+    content = to_int8(verdict, representative_pictures(pictures.training, chosen))
     path = weights.with_name(MODEL)
     write_model(content, classifier_card(content, chosen), path)
     click.echo(

@@ -13,9 +13,15 @@ from keras import layers
 
 from edgebird.classify import fit_to_input
 from edgebird.model import InputScaling, ModelCard, TrainingData
-from model_build.classifier import ClassifierRecipe, article_features, build_classifier
+from model_build.classifier import (
+    ClassifierRecipe,
+    article_features,
+    article_network,
+    build_classifier,
+    picture_mix,
+    weights_without_normalization,
+)
 from model_build.classifier_data import Labelled, TrainingPictures
-from model_build.classifier_pictures import FeederMix
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, scaled
 from model_build.quantize import current_commit
 from model_build.runs import trunk_data
@@ -94,14 +100,16 @@ def fit_calibration(log_odds: np.ndarray, birds: np.ndarray) -> tuple[float, flo
 def verdict_model(
     trained: keras.Model, recipe: ClassifierRecipe, calibration: tuple[float, float]
 ) -> keras.Model:
-    """The trained network with one output in place of two: the calibrated log-odds (N, 1).
+    """The trained network with one output in place of two, the calibrated log-odds (N, 1), and
+    without what only its training needs.
 
     The difference of two linear outputs, scaled and shifted, is one linear output; so calibration
     costs nothing at use.
     """
     model = _with_one_output(recipe)
     for layer in model.layers[:-1]:
-        layer.set_weights(trained.get_layer(layer.name).get_weights())
+        if layer.weights:
+            layer.set_weights(weights_without_normalization(trained, layer.name))
     kernel, bias = trained.get_layer("logits").get_weights()
     slope, offset = calibration
     model.get_layer("log_odds").set_weights(
@@ -118,9 +126,13 @@ def load_verdict(weights: Path, recipe: ClassifierRecipe) -> keras.Model:
 
 
 def _with_one_output(recipe: ClassifierRecipe) -> keras.Model:
-    model = build_classifier(recipe)
-    odds = layers.Dense(1, name="log_odds")(model.get_layer("dropout").output)
-    return keras.Model(model.input, odds, name=recipe.network)
+    if recipe.network == "article":
+        picture = keras.Input((recipe.size_px, recipe.size_px, 3), name="picture")
+        x = article_network(picture)
+    else:
+        model = build_classifier(recipe)
+        picture, x = model.input, model.get_layer("dropout").output
+    return keras.Model(picture, layers.Dense(1, name="log_odds")(x), name=recipe.network)
 
 
 def dense_article(verdict: keras.Model, width: int, height: int) -> keras.Model:
@@ -152,10 +164,10 @@ def dense_article(verdict: keras.Model, width: int, height: int) -> keras.Model:
 
 
 def representative_pictures(
-    pictures: TrainingPictures, size_px: int, count: int = 400, seed: int = 7
+    pictures: TrainingPictures, recipe: ClassifierRecipe, count: int = 400, seed: int = 7
 ) -> list[np.ndarray]:
     """What the network will see, for choosing the int8 scales: training pictures."""
-    mix = FeederMix(pictures, size_px, seed)
+    mix = picture_mix(pictures, recipe, seed)
     return [mix(number)[0] for number in range(count)]
 
 

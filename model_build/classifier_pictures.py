@@ -3,7 +3,8 @@
 At use the classifier sees whole pictures as small as 32 px and crops of 20 to 300 px around what
 the detector or a sliding window points at: in poor light, badly centred, half hidden. `FeederMix`
 is made for that. `ArticleMix` is what the article does: the packs' pictures as they are, mirrored,
-turned by up to 25 degrees and blurred with a sigma of up to 3 pixels, each now and then.
+turned by up to 25 degrees and blurred with a sigma of up to 3 pixels, each now and then; and, which
+the article does not, every other one a little closer.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ class ArticleMix:
             pool = source.birds if label == BIRD else source.others
         labelled = pick(rng, pool)
         picture = self._at_size(labelled)
+        if rng.random() < 0.5:
+            part = np.ascontiguousarray(_cropped(rng, picture, 0.75))
+            picture = cv2.resize(part, (self._size_px, self._size_px))
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
         if rng.random() < 0.3:

@@ -264,6 +264,13 @@ def article() -> tuple[keras.Model, keras.Model]:
     """The article's network with lively random weights, and its form with one output."""
     keras.utils.set_random_seed(1)
     model = build_classifier(ARTICLE)
+    rng = np.random.default_rng(3)
+    normalizations = [layer for layer in model.layers if layer.name.endswith("_normalized")]
+    assert len(normalizations) == 4
+    for layer in normalizations:
+        gain, offset, mean, variance = layer.get_weights()
+        lively = [rng.uniform(0.5, 1.5, w.shape) for w in (gain, offset, mean, variance)]
+        layer.set_weights([lively[0], lively[1] - 1, 0.3 * (lively[2] - 1), lively[3]])
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([20 * kernel, bias + [0.3, 0]])
     return model, verdict_model(model, ARTICLE, (0.7, -0.2))
