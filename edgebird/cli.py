@@ -206,10 +206,10 @@ def detect(
     """Find birds on a camera, in a video or in pictures.
 
     Pictures are looked through one by one; where five and more show the same place, as those of
-    one camera do, what is new in one counts for more, and what is always there for less; the
-    more where its birds all score low. On a video or a camera birds are followed, and each visit
-    is reported when it starts and when it ends; with --mqtt also to a broker. SIGHUP has the
-    --config read again.
+    one camera do, what is new in one counts for more, for more still where its birds all score
+    low, and what is always there for less. On a video or a camera birds are followed, and each
+    visit is reported when it starts and when it ends; with --mqtt also to a broker. SIGHUP has
+    the --config read again.
 
     \b
     Examples:

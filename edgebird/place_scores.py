@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from edgebird.camera.files import read_picture
 from edgebird.detector import Detector
 from edgebird.errors import CameraError
+from edgebird.motion import Motion
 from edgebird.odds import log_odds, probability
 from edgebird.places import LEAST_PICTURES, NEW_BONUS, USUAL_PENALTY, Places, weighed
 from edgebird.structures import Detections, Frame
@@ -35,6 +37,18 @@ _ABOVE_EMPTY, _BELOW_BIRDS = 1.5, 1.0
 _LEAST_BIRDS, _LEAST_SHARE = 3, 0.15
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What the detector found in a picture, what is new there, and how long the detector took."""
+
+    found: Detections
+    new: Motion | None
+    took_ms: float
+
+    def weighed(self, lifted: float) -> Detections:
+        return weighed(self.found, self.new, NEW_BONUS + lifted, USUAL_PENALTY)
 
 
 class PlaceScores:
@@ -61,8 +75,10 @@ class PlaceScores:
     ) -> None:
         self._detector, self._places, self._threshold = detector, places, threshold
         self._go_on, self._on_look = go_on, on_look
+        # the lowest score that says something about a place
+        self._floor = probability(log_odds(threshold) - NEW_BONUS - MOST_LIFT - _ABOVE_EMPTY)
         self._lifts: dict[int, float] = {}
-        self._ahead: dict[Path, tuple[Detections, float]] = {}
+        self._ahead: dict[Path, _Look] = {}
 
     def look(self, frame: Frame) -> tuple[Detections, float]:
         """The birds in a picture, whose path is ``frame.source``, and how long the detector took,
@@ -70,30 +86,21 @@ class PlaceScores:
         """
         path = Path(frame.source)
         place = self._places.place_of(path)
-        if place is None:
-            found, took_ms = self._timed(frame, self._threshold)
-            return found.above(self._threshold), took_ms
-        if place not in self._lifts:
+        if place is not None and place not in self._lifts:
             self._lifts[place] = self._lift(place)
-        seen = self._ahead.pop(path, None)
-        found, took_ms = self._timed(frame, self._floor) if seen is None else seen
-        return self._weighed(found, frame, self._lifts[place]).above(self._threshold), took_ms
+        look = self._ahead.pop(path, None) or self._look(frame)
+        lifted = 0.0 if place is None else self._lifts[place]
+        return look.weighed(lifted).above(self._threshold), look.took_ms
 
-    @property
-    def _floor(self) -> float:
-        """The lowest score that says something about a place."""
-        return probability(log_odds(self._threshold) - NEW_BONUS - MOST_LIFT - _ABOVE_EMPTY)
-
-    def _timed(self, frame: Frame, floor: float) -> tuple[Detections, float]:
+    def _look(self, frame: Frame) -> _Look:
+        alone = self._places.place_of(Path(frame.source)) is None
         started_s = time.perf_counter()
-        found = self._detector.detect(frame.image, threshold=floor)
+        found = self._detector.detect(
+            frame.image, threshold=self._threshold if alone else self._floor
+        )
         took_ms = (time.perf_counter() - started_s) * 1000
         self._on_look()
-        return found, took_ms
-
-    def _weighed(self, found: Detections, frame: Frame, lifted: float) -> Detections:
-        new = self._places.new_in(frame) if len(found) else None
-        return found if new is None else weighed(found, new, NEW_BONUS + lifted, USUAL_PENALTY)
+        return _Look(found, self._places.new_in(frame), took_ms)
 
     def _lift(self, place: int) -> float:
         """Look at some pictures of a place, and see how far it has to be lifted."""
@@ -102,11 +109,10 @@ class PlaceScores:
             if not self._go_on():
                 return 0.0
             with suppress(CameraError):
-                frame = Frame(read_picture(path), 0, 0.0, 0.0, str(path))
-                found, _ = self._ahead[path] = self._timed(frame, self._floor)
-                new = self._places.new_in(frame)
-                if new is not None:
-                    best.append(best_log_odds(weighed(found, new, NEW_BONUS, USUAL_PENALTY)))
+                look = self._look(Frame(read_picture(path), 0, 0.0, 0.0, str(path)))
+                self._ahead[path] = look
+                if look.new is not None:
+                    best.append(best_log_odds(look.weighed(0.0)))
         lifted = lift(best, self._threshold)
         if lifted:
             log.info(

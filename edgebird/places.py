@@ -114,7 +114,9 @@ class Places:
 
     def sample(self, place: int) -> list[Path]:
         """Some pictures of a place, spread over all of them."""
-        return _spread(self._groups[place])
+        paths = self._groups[place]
+        chosen = np.linspace(0, len(paths) - 1, min(len(paths), _MOST_COMPARED)).round()
+        return [paths[index] for index in chosen.astype(int).tolist()]
 
     def new_in(self, frame: Frame) -> Motion | None:
         """What is new in a picture, whose path is ``frame.source``; None where it stands alone or
@@ -135,10 +137,12 @@ class Places:
         return Motion(np.zeros((0, 4), np.float32), moving, width / frame.size[0])
 
 
-def weighed(detections: Detections, new: Motion, bonus: float, penalty: float) -> Detections:
+def weighed(detections: Detections, new: Motion | None, bonus: float, penalty: float) -> Detections:
     """The detections with ``bonus`` added to the log-odds of those that are new, and ``penalty``
-    taken from those of the others; best first.
+    taken from those of the others; best first. As they are where what is new is not known.
     """
+    if new is None:
+        return detections
     scores = []
     for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
         is_new = new.share_of((box[0], box[1], box[2], box[3])) >= MOVING_SHARE
@@ -184,12 +188,6 @@ class _Usual:
 
     levels: Levels
     tolerance: Levels
-
-
-def _spread(paths: Sequence[Path]) -> list[Path]:
-    """At most `_MOST_COMPARED` of them, as far apart as can be."""
-    chosen = np.linspace(0, len(paths) - 1, min(len(paths), _MOST_COMPARED)).round()
-    return [paths[index] for index in chosen.astype(int).tolist()]
 
 
 def _usual_of(paths: Sequence[Path]) -> _Usual | None:

@@ -64,8 +64,8 @@ class ArticleMix:
         labelled = pick(rng, pool)
         picture = self._at_size(labelled)
         if rng.random() < 0.5:
-            part = np.ascontiguousarray(_cropped(rng, picture, 0.75))
-            picture = cv2.resize(part, (self._size_px, self._size_px))
+            part = _cropped(rng, picture, 0.75)
+            picture = fit_to_input(part, (self._size_px, self._size_px))
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
         if rng.random() < 0.3:

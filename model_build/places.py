@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -44,7 +44,7 @@ from model_build.hard_pictures import (
     seen_by_camera,
 )
 from model_build.metrics import Truth, at_threshold, judge
-from model_build.validation import LOWEST_SCORE
+from model_build.validation import LOWEST_SCORE, as_it_is
 
 PICTURES = 15
 _SEED = 22
@@ -84,10 +84,8 @@ def composed_place(number: int, material: Material) -> Iterator[tuple[Image, Tru
 def nestbox_pictures(frames: Sequence[Example]) -> Iterator[tuple[Image, Truth]]:
     """The frames of a real camera, each "bird" or "empty"."""
     for frame in frames:
-        picture = frame.picture()
-        size = picture.shape[1], picture.shape[0]
-        boxes = frame.boxes(*size)
-        yield picture, Truth(boxes, size, "bird" if len(boxes) else "empty")
+        picture, truth = as_it_is(frame)
+        yield picture, replace(truth, kind="bird" if len(truth.boxes) else "empty")
 
 
 def _paste(rng: Generator, canvas: np.ndarray, rgba: np.ndarray, backlit: bool):
@@ -207,10 +205,7 @@ def _compared(
     """What was found in each picture, weighed by what is new in it."""
 
     def weigh(index: int, lifted: float) -> Detections:
-        new = news[index]
-        if new is None:
-            return found[index]
-        return weighed(found[index], new, rule.bonus + lifted, rule.penalty)
+        return weighed(found[index], news[index], rule.bonus + lifted, rule.penalty)
 
     best: dict[int | None, list[float]] = defaultdict(list)
     for index, place in enumerate(places):

@@ -72,11 +72,11 @@ def validation_sets(
     """
     material = validation_material(packs, cutouts, objects)
     return [
-        ValidationSet("val", [partial(_photo, e) for e in packs.boxed_validation]),
+        ValidationSet("val", [partial(as_it_is, e) for e in packs.boxed_validation]),
         ValidationSet(
             "val-small", [partial(small_birds_picture, i, material) for i in range(SMALL_PICTURES)]
         ),
-        ValidationSet("nestbox", [partial(_photo, e) for e in packs.nestbox]),
+        ValidationSet("nestbox", [partial(as_it_is, e) for e in packs.nestbox]),
         ValidationSet(
             "empty-hard", [partial(empty_picture, i, material) for i in range(EMPTY_PICTURES)]
         ),
@@ -98,10 +98,11 @@ def validation_material(
 
 def own_set(examples: Sequence[Example]) -> ValidationSet:
     """``own``: someone's own pictures, as they are."""
-    return ValidationSet("own", [partial(_photo, e) for e in examples])
+    return ValidationSet("own", [partial(as_it_is, e) for e in examples])
 
 
-def _photo(example: Example) -> tuple[Image, Truth]:
+def as_it_is(example: Example) -> tuple[Image, Truth]:
+    """A picture, and what is in it."""
     picture = example.picture()
     size = picture.shape[1], picture.shape[0]
     return picture, Truth(example.boxes(*size), size)
