@@ -461,14 +461,16 @@ def tile_time(model: Path, rounds: int) -> None:
 def places(data: Path, places: int, weights: tuple[tuple[float, float], ...]) -> None:
     """Measure what comparing pictures of one place does for the shipped detector.
 
-    Composes places from validation pictures and looks through them as 'edgebird detect --source
-    FOLDER' does, and then through the frames of the nest box's camera.
+    Composes places from validation pictures, as small as a poor camera's are and as large as most
+    cameras', and looks through them as 'edgebird detect --source FOLDER' does, and then through the
+    frames of the nest box's camera.
     """
     from edgebird.config import DetectorSection
     from edgebird.detector import open_detector
     from edgebird.errors import ModelError
     from edgebird.places import NEW_BONUS, USUAL_PENALTY
-    from model_build.places import Rule, compare_places, composed_place, nestbox_pictures, table
+    from model_build.hard_pictures import CAMERA_CANVAS_PX, CANVAS_PX
+    from model_build.places import Rule, compare_places, composed_places, nestbox_pictures, table
     from model_build.runs import load_gathered
     from model_build.validation import validation_material
 
@@ -482,9 +484,14 @@ def places(data: Path, places: int, weights: tuple[tuple[float, float], ...]) ->
     )
     tried = weights or ((0, 0), (NEW_BONUS, USUAL_PENALTY))
     rules = [Rule(*pair) for pair in tried] + [Rule(*tried[-1], lifts=True)]
-    composed = (shown for number in range(places) for shown in composed_place(number, material))
-    nestbox = nestbox_pictures(gathered.packs.nestbox)
-    for name, pictures in ((f"{places} composed places", composed), ("the nest box", nestbox)):
+    measured = {
+        f"{places} composed places, {canvas[0]} x {canvas[1]}": composed_places(
+            places, material, canvas
+        )
+        for canvas in (CANVAS_PX, CAMERA_CANVAS_PX)
+    }
+    measured["the nest box"] = nestbox_pictures(gathered.packs.nestbox)
+    for name, pictures in measured.items():
         with tempfile.TemporaryDirectory() as folder:
             rows = compare_places(detector, model.card.threshold, pictures, rules, Path(folder))
         click.echo(f"{name}:\n{table(rows)}")

@@ -233,6 +233,11 @@ def compare(data: Path, runs: Path, pictures: int) -> None:
 @click.option("--every", default=1, show_default=True, help="Only every n-th picture of a set.")
 @click.option("--stills", is_flag=True, help="As pictures on their own are looked at, not frames.")
 @click.option(
+    "--camera-size",
+    is_flag=True,
+    help="Compose val-small and empty-hard as large as most cameras' pictures are.",
+)
+@click.option(
     "--flagged-share",
     default=0.0143,
     show_default=True,
@@ -251,6 +256,7 @@ def second_look(
     data: Path,
     every: int,
     stills: bool,
+    camera_size: bool,
     flagged_share: float,
     settings: tuple[tuple[float, float], ...],
 ) -> None:
@@ -265,6 +271,7 @@ def second_look(
     from edgebird.errors import ModelError
     from edgebird.interpreter import TfliteInterpreter, default_threads
     from edgebird.model import DEFAULT_DETECTOR, load_model
+    from model_build.hard_pictures import CAMERA_CANVAS_PX, CANVAS_PX
     from model_build.second_look import effect_table, effects, look_twice
 
     threads = default_threads()
@@ -275,7 +282,8 @@ def second_look(
         raise click.ClickException(str(error)) from None
     make = still_detector if stills else ConvDetector
     detector = make(TfliteInterpreter(first, threads), first.card)
-    looked = {s.name: look_twice(detector, classifier, s, every) for s in _validation_sets(data)}
+    sets = _validation_sets(data, CAMERA_CANVAS_PX if camera_size else CANVAS_PX)
+    looked = {s.name: look_twice(detector, classifier, s, every) for s in sets}
     click.echo(effect_table(effects(looked, settings or ((WEIGHT, REACH),), flagged_share)))
 
 
@@ -299,7 +307,7 @@ def _load(data: Path) -> ClassifierData:
         raise _not_gathered(error) from None
 
 
-def _validation_sets(data: Path) -> list[ValidationSet]:
+def _validation_sets(data: Path, *canvas: tuple[int, int]) -> list[ValidationSet]:
     from model_build.cutouts import read_cutouts
     from model_build.datasets import load_packs
     from model_build.validation import validation_sets
@@ -311,7 +319,7 @@ def _validation_sets(data: Path) -> list[ValidationSet]:
         )
     except (FileNotFoundError, ValueError) as error:
         raise _not_gathered(error) from None
-    return validation_sets(packs, cutouts, objects)
+    return validation_sets(packs, cutouts, objects, *canvas)
 
 
 def _not_gathered(error: Exception) -> click.ClickException:

@@ -28,7 +28,10 @@ from model_build.augment import (
 from model_build.cutouts import decode_cutout
 from model_build.metrics import Truth
 
-WIDTH_PX, HEIGHT_PX = 480, 360
+# Width and height: of a poor camera, whose smallest birds are 20 pixels long, ...
+CANVAS_PX = (480, 360)
+# ... and as most cameras give them.
+CAMERA_CANVAS_PX = (1280, 960)
 SMALLEST_SHARE, LARGEST_SHARE = 0.04, 0.4
 _SMALL_SEED, _EMPTY_SEED = 20, 21
 
@@ -50,16 +53,19 @@ KINDS = (
 )
 
 
-def small_birds_picture(number: int, material: Material) -> tuple[Image, Truth]:
+def small_birds_picture(
+    number: int, material: Material, size: tuple[int, int] = CANVAS_PX
+) -> tuple[Image, Truth]:
     """Picture ``number`` of ``val-small``: birds at 4-40 % of the canvas on a bird-free picture.
 
     Args:
         number: of the picture; it decides the kind of difficulty.
         material: of validation pictures.
+        size: width and height in pixels.
     """
     rng = np.random.default_rng([_SMALL_SEED, number])
     kind = KINDS[number % len(KINDS)]
-    canvas = place_without_birds(rng, material, 0.9 if kind == "foliage" else 0.5)
+    canvas = place_without_birds(rng, material, 0.9 if kind == "foliage" else 0.5, size)
     backlit = kind in ("backlit", "silhouette")
     if backlit or kind == "foliage":
         canvas = brightened(canvas, rng.uniform(1.2, 1.8), rng.uniform(0, 40))
@@ -69,45 +75,49 @@ def small_birds_picture(number: int, material: Material) -> tuple[Image, Truth]:
         if len(boxes) == wanted:
             break
         bird = of_kind(rng, decode_cutout(pick(rng, material.cutouts)), canvas, kind)
-        longest_px = log_uniform(rng, SMALLEST_SHARE, LARGEST_SHARE) * WIDTH_PX
+        longest_px = log_uniform(rng, SMALLEST_SHARE, LARGEST_SHARE) * size[0]
         before = canvas.copy()
         hidden_share = 1.0 if kind == "hidden" else 0.1
         pasted = paste(rng, canvas, bird, longest_px, backlit, boxes, hidden_share)
         if (
             pasted is not None
             and pasted.visible_share >= COUNTED_SHARE
-            and (kind != "border" or _touches_border(pasted.box))
+            and (kind != "border" or _touches_border(pasted.box, size))
         ):
             boxes.append(pasted.box)
         else:
             canvas = before
     xyxy = np.array(boxes, np.float32).reshape(-1, 4)
     canvas, xyxy = seen_by_camera(rng, canvas, xyxy, kind)
-    return canvas, Truth(xyxy, (WIDTH_PX, HEIGHT_PX), kind)
+    return canvas, Truth(xyxy, size, kind)
 
 
-def empty_picture(number: int, material: Material) -> tuple[Image, Truth]:
+def empty_picture(
+    number: int, material: Material, size: tuple[int, int] = CANVAS_PX
+) -> tuple[Image, Truth]:
     """Picture ``number`` of ``empty-hard``: no bird, but animals, things, leaves and patches as
-    small, as dark and as soft-edged as birds would be.
+    small, as dark and as soft-edged as birds would be. Arguments as for `small_birds_picture`.
     """
     rng = np.random.default_rng([_EMPTY_SEED, number])
-    canvas = place_without_birds(rng, material, 0.5)
+    canvas = place_without_birds(rng, material, 0.5, size)
     backlit = rng.random() < 1 / 3
     if backlit:
         canvas = brightened(canvas, rng.uniform(1.2, 1.8), rng.uniform(0, 40))
     for _ in range(rng.integers(1, 6)):
-        longest_px = log_uniform(rng, SMALLEST_SHARE, 0.5) * WIDTH_PX
+        longest_px = log_uniform(rng, SMALLEST_SHARE, 0.5) * size[0]
         paste(rng, canvas, distractor(rng, material), longest_px, backlit, [], 0.2)
     kind = KINDS[number % len(KINDS)]
     none = np.zeros((0, 4), np.float32)
     canvas, _ = seen_by_camera(rng, canvas, none, kind)
-    return canvas, Truth(none, (WIDTH_PX, HEIGHT_PX))
+    return canvas, Truth(none, size)
 
 
-def place_without_birds(rng: Generator, material: Material, leaves_share: float) -> np.ndarray:
+def place_without_birds(
+    rng: Generator, material: Material, leaves_share: float, size: tuple[int, int]
+) -> np.ndarray:
     """Leaves, branches and sky beside the birds of photos, or a photo without a bird."""
     leaves = rng.random() < leaves_share
-    return (beside_the_bird if leaves else background_photo)(rng, material, WIDTH_PX, HEIGHT_PX)
+    return (beside_the_bird if leaves else background_photo)(rng, material, *size)
 
 
 def of_kind(rng: Generator, bird: np.ndarray, canvas: np.ndarray, kind: str) -> np.ndarray:
@@ -121,8 +131,8 @@ def of_kind(rng: Generator, bird: np.ndarray, canvas: np.ndarray, kind: str) -> 
     return np.dstack([colour.clip(0, 255).astype(np.uint8), bird[..., 3]])
 
 
-def _touches_border(box: np.ndarray) -> bool:
-    return bool((box[:2] <= 0).any() or box[2] >= WIDTH_PX or box[3] >= HEIGHT_PX)
+def _touches_border(box: np.ndarray, size: tuple[int, int]) -> bool:
+    return bool((box[:2] <= 0).any() or (box[2:] >= size).any())
 
 
 def seen_by_camera(
@@ -134,7 +144,9 @@ def seen_by_camera(
     if kind == "wide angle":
         canvas, boxes = _wide_angle(canvas, boxes, rng.uniform(0.15, 0.35))
     elif kind == "motion blur":
-        canvas = motion_blurred(rng, canvas, int(rng.integers(5, 12)))
+        # as far as it would move in a smaller picture
+        length_px = int(rng.integers(5, 12)) * canvas.shape[1] // CANVAS_PX[0]
+        canvas = motion_blurred(rng, canvas, length_px)
     elif kind == "noise":
         noise = rng.uniform(10, 25)
     elif kind == "compression":
@@ -152,11 +164,12 @@ def _wide_angle(
     canvas: np.ndarray, boxes: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bend the picture like a barrel: its corners move inwards by ``strength`` of their way."""
-    y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX].astype(np.float32)
-    dx, dy = x - WIDTH_PX / 2, y - HEIGHT_PX / 2
-    radius2 = (dx**2 + dy**2) / (WIDTH_PX**2 + HEIGHT_PX**2) * 4
+    height, width = canvas.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    dx, dy = x - width / 2, y - height / 2
+    radius2 = (dx**2 + dy**2) / (width**2 + height**2) * 4
     stretch = (1 + strength * radius2) / (1 + strength)
-    from_x, from_y = WIDTH_PX / 2 + dx * stretch, HEIGHT_PX / 2 + dy * stretch
+    from_x, from_y = width / 2 + dx * stretch, height / 2 + dy * stretch
     bent = cv2.remap(canvas, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     kept = []
     for left, top, right, bottom in boxes:

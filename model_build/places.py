@@ -36,9 +36,8 @@ from model_build.augment import (
 from model_build.cutouts import decode_cutout
 from model_build.datasets import Example
 from model_build.hard_pictures import (
-    HEIGHT_PX,
+    CANVAS_PX,
     SMALLEST_SHARE,
-    WIDTH_PX,
     of_kind,
     place_without_birds,
     seen_by_camera,
@@ -52,18 +51,34 @@ _LARGEST_SHARE = 0.3
 # What the pictures of a place show, again and again.
 _SHOWN = ("bird", "bird", "empty", "bird", "thing", "empty")
 _KINDS = ("plain", "silhouette", "low contrast", "hidden")
-# How far leaves move, in pixels.
+# How far leaves move, in pixels of `CANVAS_PX`.
 _WINDS = (0.0, 0.7, 2.5)
 
 
-def composed_place(number: int, material: Material) -> Iterator[tuple[Image, Truth]]:
-    """The pictures of place ``number``; `Truth.kind` says which of `_SHOWN` each is."""
+def composed_places(
+    count: int, material: Material, size: tuple[int, int] = CANVAS_PX
+) -> Iterator[tuple[Image, Truth]]:
+    """The pictures of the first places, one place after another; see `composed_place`."""
+    for number in range(count):
+        yield from composed_place(number, material, size)
+
+
+def composed_place(
+    number: int, material: Material, size: tuple[int, int] = CANVAS_PX
+) -> Iterator[tuple[Image, Truth]]:
+    """The pictures of place ``number``; `Truth.kind` says which of `_SHOWN` each is.
+
+    Args:
+        number: of the place.
+        material: of validation pictures.
+        size: of each picture, width and height in pixels.
+    """
     rng = np.random.default_rng([_SEED, number])
-    empty = place_without_birds(rng, material, 0.7)
+    empty = place_without_birds(rng, material, 0.7, size)
     backlit = rng.random() < 0.4
     if backlit:
         empty = brightened(empty, rng.uniform(1.2, 1.7), rng.uniform(0, 30))
-    wind_px = float(rng.choice(_WINDS))
+    wind_px = float(rng.choice(_WINDS)) * size[0] / CANVAS_PX[0]
     for _ in range(rng.integers(0, 3)):
         _paste(rng, empty, distractor(rng, material), backlit)
     for index in range(PICTURES):
@@ -78,7 +93,7 @@ def composed_place(number: int, material: Material) -> Iterator[tuple[Image, Tru
                 _paste(rng, canvas, distractor(rng, material), backlit)
         xyxy = np.array(boxes, np.float32).reshape(-1, 4)
         canvas, xyxy = seen_by_camera(rng, canvas, xyxy, "plain")
-        yield canvas, Truth(xyxy, (WIDTH_PX, HEIGHT_PX), kind)
+        yield canvas, Truth(xyxy, size, kind)
 
 
 def nestbox_pictures(frames: Sequence[Example]) -> Iterator[tuple[Image, Truth]]:
@@ -89,7 +104,7 @@ def nestbox_pictures(frames: Sequence[Example]) -> Iterator[tuple[Image, Truth]]
 
 
 def _paste(rng: Generator, canvas: np.ndarray, rgba: np.ndarray, backlit: bool):
-    longest_px = log_uniform(rng, SMALLEST_SHARE, _LARGEST_SHARE) * WIDTH_PX
+    longest_px = log_uniform(rng, SMALLEST_SHARE, _LARGEST_SHARE) * canvas.shape[1]
     return paste(rng, canvas, rgba, longest_px, backlit, [], 0.1)
 
 
@@ -111,10 +126,11 @@ def _swaying(rng: Generator, picture: np.ndarray, wind_px: float) -> np.ndarray:
     """The picture with its parts moved a little, each its own way."""
     if not wind_px:
         return picture.copy()
-    y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX].astype(np.float32)
+    height, width = picture.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
     for axis in (x, y):
         moved = rng.normal(0, wind_px, (6, 8)).astype(np.float32)
-        axis += cv2.resize(moved, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC)
+        axis += cv2.resize(moved, (width, height), interpolation=cv2.INTER_CUBIC)
     return cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 

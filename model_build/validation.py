@@ -30,7 +30,7 @@ from edgebird.structures import Detections, Image
 from edgebird.tiles import Region
 from model_build.augment import Material
 from model_build.datasets import Example, Packs
-from model_build.hard_pictures import KINDS, empty_picture, small_birds_picture
+from model_build.hard_pictures import CANVAS_PX, KINDS, empty_picture, small_birds_picture
 from model_build.metrics import (
     Truth,
     at_threshold,
@@ -61,7 +61,10 @@ class ValidationSet:
 
 
 def validation_sets(
-    packs: Packs, cutouts: Sequence[bytes], objects: Sequence[bytes]
+    packs: Packs,
+    cutouts: Sequence[bytes],
+    objects: Sequence[bytes],
+    canvas: tuple[int, int] = CANVAS_PX,
 ) -> list[ValidationSet]:
     """``val``, ``val-small``, ``nestbox`` and ``empty-hard``.
 
@@ -69,17 +72,16 @@ def validation_sets(
         packs: of which only validation pictures are used.
         cutouts: birds cut out of validation pictures.
         objects: things that are no birds, cut out of validation pictures.
+        canvas: width and height of the composed pictures, in pixels.
     """
     material = validation_material(packs, cutouts, objects)
+    small = [partial(small_birds_picture, i, material, canvas) for i in range(SMALL_PICTURES)]
+    empty = [partial(empty_picture, i, material, canvas) for i in range(EMPTY_PICTURES)]
     return [
         ValidationSet("val", [partial(as_it_is, e) for e in packs.boxed_validation]),
-        ValidationSet(
-            "val-small", [partial(small_birds_picture, i, material) for i in range(SMALL_PICTURES)]
-        ),
+        ValidationSet("val-small", small),
         ValidationSet("nestbox", [partial(as_it_is, e) for e in packs.nestbox]),
-        ValidationSet(
-            "empty-hard", [partial(empty_picture, i, material) for i in range(EMPTY_PICTURES)]
-        ),
+        ValidationSet("empty-hard", empty),
     ]
 
 

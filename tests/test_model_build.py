@@ -39,7 +39,13 @@ from model_build.metrics import (
     quietest_threshold,
     size_names,
 )
-from model_build.places import Rule, compare_places, composed_place, nestbox_pictures
+from model_build.places import (
+    Rule,
+    compare_places,
+    composed_place,
+    composed_places,
+    nestbox_pictures,
+)
 from model_build.places import table as places_table
 from model_build.trunk_weights import folded_convolution, load_state_dict
 
@@ -317,6 +323,19 @@ def test_hard_pictures_are_the_same_each_time_and_of_every_kind(material: Materi
         assert not len(none.boxes)
 
 
+def test_hard_pictures_come_in_a_camera_s_size_too(material: Material) -> None:
+    size = (640, 480)
+    for number in range(len(KINDS)):
+        picture, birds = small_birds_picture(number, material, size)
+        nothing, _ = empty_picture(number, material, size)
+        assert picture.shape == nothing.shape == (480, 640, 3)
+        assert birds.size == size
+        assert (birds.boxes <= [*size, *size]).all()
+    for picture, truth in composed_place(2, material, size):
+        assert picture.shape == (480, 640, 3)
+        assert truth.size == size
+
+
 def test_a_place_is_composed_with_birds_other_things_and_nothing(material: Material) -> None:
     pictures = list(composed_place(1, material))
     assert [truth.kind for _, truth in pictures[:5]] == ["bird", "bird", "empty", "bird", "thing"]
@@ -335,7 +354,7 @@ def test_what_is_new_in_a_place_counts_for_more(material: Material, tmp_path: Pa
         empties=[example_of(leaves)],
         birds=[Example("drawn/leafy", jpeg(leaves), np.array([[0, 0, 0.3, 0.3]], np.float32))],
     )
-    pictures = [shown for place in range(3) for shown in composed_place(place, leafy)]
+    pictures = list(composed_places(3, leafy))
 
     class Unsure:
         """Finds each bird, and a corner that always looks like one."""
