@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,25 @@ def restore_checkpoint(path: Path, state: list, recipe: Any, pictures: int = 0) 
         return 0
     cure = "give the same ones to go on, or another folder for a new run"
     with np.load(path) as saved:
-        if json.loads(str(saved["recipe"])) != json.loads(json.dumps(asdict(recipe))):
-            raise ValueError(f"{path} was made with other settings: {saved['recipe']}; {cure}")
+        settings = _settings_in(saved)
+        if settings != json.loads(json.dumps(asdict(recipe))):
+            raise ValueError(f"{path} was made with other settings: {settings}; {cure}")
         if int(saved["pictures"]) != pictures:
             raise ValueError(f"{path} was made with other pictures; {cure}")
         for i, variable in enumerate(state):
             variable.assign(saved[f"{i:04d}"])
         return int(saved["step"])
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The settings of the training that a checkpoint belongs to.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    with np.load(path) as saved:
+        return _settings_in(saved)
+
+
+def _settings_in(saved: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return json.loads(str(saved["recipe"]))

@@ -28,13 +28,18 @@ import tensorflow as tf
 from keras import layers
 from tqdm import tqdm
 
-from model_build.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
+from model_build.checkpoint import (
+    CHECKPOINT,
+    restore_checkpoint,
+    save_checkpoint,
+    settings_of,
+)
 from model_build.classifier_data import TrainingPictures
 from model_build.classifier_pictures import ArticleMix, FeederMix
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE
 from model_build.start_weights import load_keras_weights
 from model_build.train import learning_rate
-from model_build.trunk import LITE2, freeze_trunk
+from model_build.trunk import LITE2, freeze_trunk, normalized_after
 
 LOG, WEIGHTS = "metrics.jsonl", "classifier.weights.h5"
 # Of what the classes of the sets teach beside "bird or not", in the sum of the losses.
@@ -57,6 +62,10 @@ class ClassifierRecipe:
         ema: share of the old value that the averaged weights keep at each step.
         concepts: whether it also learns to tell apart the classes that the sets give (cat from
             ship): that says more about a picture than "no bird" does.
+        windows: whether it also sees windows of photos and scenes; pictures of single things only
+            are a good first stage.
+        normalized: whether it learns with batch normalization, which is folded into its weights
+            afterwards.
         seed: of the weights and the pictures.
     """
 
@@ -70,6 +79,8 @@ class ClassifierRecipe:
     weight_decay: float = 1e-4
     ema: float = 0.999
     concepts: bool = False
+    windows: bool = True
+    normalized: bool = False
     seed: int = 1
 
 
@@ -91,15 +102,25 @@ RECIPES = {
         learning_rate=1e-3,
         weight_decay=0.05,
         concepts=True,
+        normalized=True,
     ),
 }
+
+
+def recipe_of(folder: Path) -> ClassifierRecipe:
+    """How the run in a folder is trained, as its checkpoint says.
+
+    Raises:
+        FileNotFoundError: it has no checkpoint.
+    """
+    return ClassifierRecipe(**settings_of(folder / CHECKPOINT))
 
 
 def build_classifier(recipe: ClassifierRecipe) -> keras.Model:
     """The recipe's network as it is trained, with fresh weights; the trunk with ImageNet's.
 
     Args:
-        recipe: says which, and its size.
+        recipe: says which, its size, and whether with batch normalization.
 
     Returns:
         A model from float32 (N, size, size, 3), scaled by `PIXEL_MEAN` and `PIXEL_SCALE`, to
@@ -107,9 +128,11 @@ def build_classifier(recipe: ClassifierRecipe) -> keras.Model:
     """
     picture = keras.Input((recipe.size_px, recipe.size_px, 3), name="picture")
     if recipe.network == "article":
-        x = article_network(picture, normalized=True)
+        x = article_network(picture, normalized=recipe.normalized)
     else:
-        x = layers.Dropout(0.2, name="dropout")(LITE2.top(LITE2.blocks(picture)[-1]))
+        blocks = LITE2.blocks(picture, normalized=recipe.normalized)
+        top = LITE2.top(blocks[-1], normalized=recipe.normalized)
+        x = layers.Dropout(0.2, name="dropout")(top)
     logits = layers.Dense(2, name="logits", dtype="float32")(x)
     model = keras.Model(picture, logits, name=recipe.network)
     if recipe.network == "edgebird":
@@ -118,13 +141,7 @@ def build_classifier(recipe: ClassifierRecipe) -> keras.Model:
 
 
 def article_network(picture, *, normalized: bool = False):
-    """The article's network up to its outputs; its layers' names are those of `dense_article`.
-
-    Args:
-        picture: its input.
-        normalized: with the batch normalization that it is trained with;
-            `weights_without_normalization` takes it out again.
-    """
+    """The article's network up to its outputs; its layers' names are those of `dense_article`."""
     x = layers.Flatten(name="flatten")(article_features(picture, normalized=normalized))
     x = _rectified(layers.Dense(512, name="connected"), x, normalized)
     return layers.Dropout(0.5, name="dropout")(x)
@@ -141,26 +158,7 @@ def article_features(x, *, normalized: bool = False):
 
 def _rectified(layer: layers.Layer, x, normalized: bool):
     """The layer's answer, normalized over the batch on request, without what is negative."""
-    x = layer(x)
-    if normalized:
-        x = layers.BatchNormalization(name=f"{layer.name}_normalized")(x)
-    return layers.ReLU(name=f"{layer.name}_rectified")(x)
-
-
-def weights_without_normalization(trained: keras.Model, name: str) -> list[np.ndarray]:
-    """A layer's weights, with the normalization after it, if any, taken on by them.
-
-    Once trained it is a factor and an offset for each channel (Ioffe and Szegedy, 2015,
-    arXiv:1502.03167).
-    """
-    weights = trained.get_layer(name).get_weights()
-    if f"{name}_normalized" not in {layer.name for layer in trained.layers}:
-        return weights
-    normalization = trained.get_layer(f"{name}_normalized")
-    gain, offset, mean, variance = normalization.get_weights()
-    gain = gain / np.sqrt(variance + normalization.epsilon)
-    kernel, bias = weights
-    return [kernel * gain, (bias - mean) * gain + offset]
+    return layers.ReLU(name=f"{layer.name}_rectified")(normalized_after(layer, x, normalized))
 
 
 def _with_concepts(model: keras.Model, concepts: int) -> keras.Model:
@@ -176,8 +174,9 @@ def picture_mix(
     pictures: TrainingPictures, recipe: ClassifierRecipe, seed: int
 ) -> ArticleMix | FeederMix:
     """The recipe's pictures; another seed, others."""
-    kind = ArticleMix if recipe.network == "article" else FeederMix
-    return kind(pictures, recipe.size_px, seed)
+    if recipe.network == "article":
+        return ArticleMix(pictures, recipe.size_px, seed)
+    return FeederMix(pictures, recipe.size_px, seed, windows=recipe.windows)
 
 
 def picture_batches(

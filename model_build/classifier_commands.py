@@ -62,6 +62,20 @@ def classifier() -> None:
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Its peak.")
 @click.option("--seed", type=int, help="Another seed, another run.")
 @click.option(
+    "--size", "size_px", type=click.IntRange(32), help="Side of the pictures, for a first stage."
+)
+@click.option(
+    "--normalized/--no-normalized",
+    default=None,
+    help="With batch normalization, which takes a third of the time more and is folded into the "
+    "weights afterwards.",
+)
+@click.option(
+    "--windows/--no-windows",
+    default=None,
+    help="With windows of photos and scenes, or pictures of single things only, for a first stage.",
+)
+@click.option(
     "--start-from",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="classifier.weights.h5 of an earlier run.",
@@ -109,7 +123,7 @@ def quantize(data: Path, runs: Path, recipe: str) -> None:
     import numpy as np
 
     from edgebird.model import write_model
-    from model_build.classifier import RECIPES, build_classifier
+    from model_build.classifier import build_classifier, recipe_of
     from model_build.classifier_export import (
         classifier_card,
         fit_calibration,
@@ -120,7 +134,7 @@ def quantize(data: Path, runs: Path, recipe: str) -> None:
     from model_build.quantize import to_int8
 
     pictures = _load(data)
-    chosen = RECIPES[recipe]
+    chosen = recipe_of(weights.parent)
     model = build_classifier(chosen)
     model.load_weights(weights)
     calibration = fit_calibration(
@@ -153,17 +167,17 @@ def evaluate(data: Path, runs: Path) -> None:
 
     from edgebird.interpreter import TfliteInterpreter, default_threads
     from edgebird.model import load_model
-    from model_build.classifier import RECIPES
+    from model_build.classifier import recipe_of
     from model_build.classifier_export import KerasClassifier, load_verdict
     from model_build.classifier_report import measure, most_taken_for_birds, table
 
     pictures = _load(data).holdout
     rows = {}
     for recipe in found:
-        folder = _folder(runs, recipe)
+        folder = _weights(_folder(runs, recipe)).parent
         model = load_model(folder / MODEL, "classifier")
         interpreters = {
-            "float": KerasClassifier(load_verdict(folder / VERDICT, RECIPES[recipe])),
+            "float": KerasClassifier(load_verdict(folder / VERDICT, recipe_of(folder))),
             "int8": TfliteInterpreter(model, default_threads()),
         }
         rows[recipe] = measure(model, interpreters, pictures, folder / "report")
@@ -293,8 +307,10 @@ def _folder(runs: Path, recipe: str) -> Path:
 
 def _weights(folder: Path) -> Path:
     weights = folder / "classifier.weights.h5"
-    if not weights.exists():
-        raise click.ClickException(f"no {weights}; first: classifier train")
+    # the checkpoint tells how it was trained
+    for file in (weights, folder / "checkpoint.npz"):
+        if not file.exists():
+            raise click.ClickException(f"no {file}; first: classifier train")
     return weights
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,15 +17,14 @@ from edgebird.model import InputScaling, ModelCard, TrainingData
 from model_build.classifier import (
     ClassifierRecipe,
     article_features,
-    article_network,
     build_classifier,
     picture_mix,
-    weights_without_normalization,
 )
 from model_build.classifier_data import Labelled, TrainingPictures
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, scaled
 from model_build.quantize import current_commit
 from model_build.runs import trunk_data
+from model_build.trunk import weights_without_normalization
 
 CLASSIFIER_DATA = [
     TrainingData("CIFAR-10", "no terms stated; from Tiny Images"),
@@ -126,13 +126,9 @@ def load_verdict(weights: Path, recipe: ClassifierRecipe) -> keras.Model:
 
 
 def _with_one_output(recipe: ClassifierRecipe) -> keras.Model:
-    if recipe.network == "article":
-        picture = keras.Input((recipe.size_px, recipe.size_px, 3), name="picture")
-        x = article_network(picture)
-    else:
-        model = build_classifier(recipe)
-        picture, x = model.input, model.get_layer("dropout").output
-    return keras.Model(picture, layers.Dense(1, name="log_odds")(x), name=recipe.network)
+    model = build_classifier(replace(recipe, normalized=False))
+    odds = layers.Dense(1, name="log_odds")(model.get_layer("dropout").output)
+    return keras.Model(model.input, odds, name=recipe.network)
 
 
 def dense_article(verdict: keras.Model, width: int, height: int) -> keras.Model:

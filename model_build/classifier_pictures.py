@@ -9,6 +9,7 @@ the article does not, every other one a little closer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
@@ -83,19 +84,28 @@ class ArticleMix:
 
 
 class FeederMix:
-    """Pictures as the runtime meets them, ``size_px`` square; arguments as for `ArticleMix`."""
+    """Pictures as the runtime meets them, ``size_px`` square.
 
-    def __init__(self, pictures: TrainingPictures, size_px: int, seed: int) -> None:
+    Args:
+        pictures: to make them of.
+        size_px: side of the pictures.
+        seed: another seed, other pictures.
+        windows: with windows of photos and of composed scenes, not of single things only.
+    """
+
+    def __init__(
+        self, pictures: TrainingPictures, size_px: int, seed: int, *, windows: bool = True
+    ) -> None:
         self._pictures, self._size_px, self._seed = pictures, size_px, seed
         # The shares: hard ones (CIFAR-10's blurred planes and birds) get most. A third are birds.
-        self._sources = (
+        single: list[tuple[float, Callable[[Generator], Lesson]]] = [
             (0.19, lambda rng: self._cifar(rng, BIRD)),
             (0.48, lambda rng: self._cifar(rng, OTHER)),
             (0.07, lambda rng: self._single(rng, BIRD)),
             (0.13, lambda rng: self._single(rng, OTHER)),
-            (0.06, self._window),
-            (0.07, self._scene_window),
-        )
+        ]
+        seen = [(0.06, self._window), (0.07, self._scene_window)] if windows else []
+        self._sources = single + seen
 
     def __call__(self, number: int) -> Lesson:
         """Picture ``number``."""

@@ -1,9 +1,11 @@
 """The trunk of both networks: EfficientNet-Lite with ImageNet weights, as wide as is wanted.
 
-Its batch normalizations are folded into its convolutions before training: they would be frozen
-anyway (batches on a small machine are too small to train them), and folded they cost nothing.
+The detector's batch normalizations are folded into its convolutions before training: they would be
+frozen anyway (batches on a small machine are too small to train them), and folded they cost
+nothing. The classifier may learn with them, and loses them afterwards.
 
 EfficientNet-Lite: Liu, 2020, after Tan and Le, 2019, arXiv:1905.11946.
+Batch normalization: Ioffe and Szegedy, 2015, arXiv:1502.03167.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import keras
+import numpy as np
 from keras import layers
 
-from model_build.trunk_weights import folded_convolution, imagenet_state_dict
+from model_build.trunk_weights import convolution_kernel, imagenet_state_dict, normalization
 
 _STEM_CHANNELS = 32
+# Of the networks' batch normalizations, as they were trained on ImageNet.
+_EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
@@ -64,33 +69,48 @@ class Trunk:
             last[stride] = count - 1
         return last
 
-    def blocks(self, picture: keras.KerasTensor) -> list[keras.KerasTensor]:
-        """The trunk on top of a picture (N, S, S, 3), with fresh weights: each block's output."""
+    def blocks(
+        self, picture: keras.KerasTensor, *, normalized: bool = False
+    ) -> list[keras.KerasTensor]:
+        """The trunk on top of a picture (N, S, S, 3), with fresh weights: each block's output.
+
+        Args:
+            picture: its input.
+            normalized: with a batch normalization after each convolution, see `normalized_after`.
+        """
         widths = list(self.full_widths)
         widths[1 : 1 + len(self.narrowed)] = self.narrowed
-        x = layers.Conv2D(_STEM_CHANNELS, 3, 2, padding="same", name="stem")(picture)
-        x = relu6(x, "stem_relu")
+        stem = layers.Conv2D(_STEM_CHANNELS, 3, 2, padding="same", name="stem")
+        x = relu6(normalized_after(stem, picture, normalized), "stem_relu")
         outputs: list[keras.KerasTensor] = []
         for stage in self.stages:
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
-                x = _inverted_residual(x, len(outputs), stage, stride, widths[len(outputs)])
+                block = len(outputs)
+                x = _inverted_residual(x, block, stage, stride, widths[block], normalized)
                 outputs.append(x)
         return outputs
 
-    def top(self, x: keras.KerasTensor) -> keras.KerasTensor:
+    def top(self, x: keras.KerasTensor, *, normalized: bool = False) -> keras.KerasTensor:
         """What ImageNet's classes are told by: 1,280 values for each picture, (N, 1280)."""
-        x = relu6(layers.Conv2D(1280, 1, name="top")(x), "top_relu")
+        top = layers.Conv2D(1280, 1, name="top")
+        x = relu6(normalized_after(top, x, normalized), "top_relu")
         return layers.GlobalAveragePooling2D(name="mean")(x)
 
     def load_imagenet_weights(self, model: keras.Model) -> None:
         """Give a model on this trunk, and the top if it has one, their ImageNet weights."""
         state = imagenet_state_dict(self.package)
-        present = {layer.name for layer in model.layers}
-        for layer, (convolution, norm) in self._names().items():
-            if layer in present:
-                weights = folded_convolution(state, convolution, norm)
-                model.get_layer(layer).set_weights(weights)
+        layer_of = {layer.name: layer for layer in model.layers}
+        for name, (convolution, norm) in self._names().items():
+            if name not in layer_of:
+                continue
+            kernel, norms = convolution_kernel(state, convolution), normalization(state, norm)
+            weights = [kernel, np.zeros_like(norms[0])]
+            if (after := layer_of.get(_normalization_name(name))) is not None:
+                after.set_weights(norms)
+            else:
+                weights = folded(weights, norms, _EPSILON)
+            layer_of[name].set_weights(weights)
 
     def _names(self) -> dict[str, tuple[str, str]]:
         """The package's convolution and batch normalization by the name of our layer."""
@@ -145,20 +165,72 @@ def relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.ReLU(6.0, name=name)(x)
 
 
+def normalized_after(
+    layer: layers.Layer, x: keras.KerasTensor, normalized: bool
+) -> keras.KerasTensor:
+    """The layer's answer, on request with a batch normalization after it, which helps its training;
+    `weights_without_normalization` takes it out again.
+    """
+    x = layer(x)
+    if normalized:
+        name = _normalization_name(layer.name)
+        x = layers.BatchNormalization(epsilon=_EPSILON, name=name)(x)
+    return x
+
+
+def weights_without_normalization(trained: keras.Model, name: str) -> list[np.ndarray]:
+    """A layer's weights, with the normalization after it, if any, taken on by them."""
+    weights = trained.get_layer(name).get_weights()
+    after = _normalization_name(name)
+    if after not in (layer.name for layer in trained.layers):
+        return weights
+    layer = trained.get_layer(after)
+    return folded(weights, layer.get_weights(), layer.epsilon)
+
+
+def folded(
+    weights: Sequence[np.ndarray], norms: Sequence[np.ndarray], epsilon: float
+) -> list[np.ndarray]:
+    """A layer's kernel and bias that take on the batch normalization after it: once trained, that
+    is a factor and an offset for each channel.
+
+    Args:
+        weights: the kernel, with the channels as its last axis that is not 1, and the bias.
+        norms: gain, offset, mean and variance, each (channels,).
+        epsilon: of the batch normalization.
+    """
+    kernel, bias = weights
+    gain, offset, mean, variance = norms
+    gain = gain / np.sqrt(variance + epsilon)
+    # a depthwise convolution's is (kh, kw, channels, 1)
+    factor = gain[:, None] if kernel.shape[-1] == 1 else gain
+    return [kernel * factor, (bias - mean) * gain + offset]
+
+
+def _normalization_name(layer: str) -> str:
+    return f"{layer}_normalized"
+
+
 def _inverted_residual(
-    x: keras.KerasTensor, block: int, stage: _Stage, stride: int, expanded: int
+    x: keras.KerasTensor,
+    block: int,
+    stage: _Stage,
+    stride: int,
+    expanded: int,
+    normalized: bool,
 ) -> keras.KerasTensor:
     """Expand, filter per channel, project; with a shortcut where shapes allow it."""
     channels = x.shape[-1]
     y = x
     if stage.expansion > 1:
-        y = layers.Conv2D(expanded, 1, name=f"block{block}_expand")(y)
-        y = relu6(y, f"block{block}_expand_relu")
-    y = layers.DepthwiseConv2D(
+        expand = layers.Conv2D(expanded, 1, name=f"block{block}_expand")
+        y = relu6(normalized_after(expand, y, normalized), f"block{block}_expand_relu")
+    depthwise = layers.DepthwiseConv2D(
         stage.kernel, stride, padding="same", name=f"block{block}_depthwise"
-    )(y)
-    y = relu6(y, f"block{block}_depthwise_relu")
-    y = layers.Conv2D(stage.channels, 1, name=f"block{block}_project")(y)
+    )
+    y = relu6(normalized_after(depthwise, y, normalized), f"block{block}_depthwise_relu")
+    project = layers.Conv2D(stage.channels, 1, name=f"block{block}_project")
+    y = normalized_after(project, y, normalized)
     if stride == 1 and channels == stage.channels:
         y = layers.Add(name=f"block{block}_add")([x, y])
     return y

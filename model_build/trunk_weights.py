@@ -98,28 +98,23 @@ def imagenet_state_dict(package: str) -> dict[str, np.ndarray]:
         return load_state_dict(file)
 
 
-def folded_convolution(
-    state: dict[str, np.ndarray], conv: str, norm: str, epsilon: float = 1e-3
-) -> tuple[np.ndarray, np.ndarray]:
-    """A convolution's kernel and bias with its batch normalization folded in.
+def convolution_kernel(state: dict[str, np.ndarray], conv: str) -> np.ndarray:
+    """A convolution's kernel as Keras stores it, (kh, kw, in, out), for a depthwise convolution
+    (kh, kw, channels, 1).
 
     Args:
         state: as returned by `load_state_dict`.
         conv: name of the convolution, e.g. ``_blocks.0._depthwise_conv``.
-        norm: name of the batch normalization behind it.
-        epsilon: of the batch normalization.
-
-    Returns:
-        The kernel as Keras stores it, (kh, kw, in, out), for a depthwise convolution
-        (kh, kw, channels, 1), and the bias (out,).
     """
-    gamma, beta, mean, variance = (
-        state[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gamma / np.sqrt(variance + epsilon)
-    kernel = state[f"{conv}.weight"] * scale[:, None, None, None]
-    if "_depthwise_conv" in conv:
-        kernel = kernel.transpose(2, 3, 0, 1)
-    else:
-        kernel = kernel.transpose(2, 3, 1, 0)
-    return np.ascontiguousarray(kernel), beta - mean * scale
+    order = (2, 3, 0, 1) if "_depthwise_conv" in conv else (2, 3, 1, 0)
+    return np.ascontiguousarray(state[f"{conv}.weight"].transpose(order))
+
+
+def normalization(state: dict[str, np.ndarray], norm: str) -> list[np.ndarray]:
+    """A batch normalization's gain, offset, mean and variance, each (channels,).
+
+    Args:
+        state: as returned by `load_state_dict`.
+        norm: name of the batch normalization, e.g. ``_blocks.0._bn1``.
+    """
+    return [state[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")]

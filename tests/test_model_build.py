@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +46,8 @@ from model_build.places import (
     nestbox_pictures,
 )
 from model_build.places import table as places_table
-from model_build.trunk_weights import folded_convolution, load_state_dict
+from model_build.trunk import folded
+from model_build.trunk_weights import load_state_dict
 
 
 def drawn_bird(seed: int, size: tuple[int, int] = (160, 120)) -> tuple[np.ndarray, np.ndarray]:
@@ -473,18 +473,10 @@ def test_foreign_classes_and_other_formats_are_refused() -> None:
 
 def test_folding_a_batch_normalization_changes_nothing() -> None:
     rng = np.random.default_rng(0)
-    state = OrderedDict(
-        {
-            "conv.weight": rng.normal(size=(3, 2, 1, 1)),
-            "norm.weight": rng.normal(size=3),
-            "norm.bias": rng.normal(size=3),
-            "norm.running_mean": rng.normal(size=3),
-            "norm.running_var": rng.uniform(0.5, 2, 3),
-        }
-    )
-    kernel, bias = folded_convolution(state, "conv", "norm")
+    kernel, bias = rng.normal(size=(1, 1, 2, 3)), rng.normal(size=3)
+    gain, offset, mean = rng.normal(size=(3, 3))
+    variance = rng.uniform(0.5, 2, 3)
     x = rng.normal(size=(5, 2))
-    plain = x @ state["conv.weight"][:, :, 0, 0].T
-    scaled = (plain - state["norm.running_mean"]) / np.sqrt(state["norm.running_var"] + 1e-3)
-    wanted = scaled * state["norm.weight"] + state["norm.bias"]
-    np.testing.assert_allclose(x @ kernel[0, 0] + bias, wanted)
+    scaled = (x @ kernel[0, 0] + bias - mean) / np.sqrt(variance + 1e-3)
+    kernel, bias = folded([kernel, bias], [gain, offset, mean, variance], 1e-3)
+    np.testing.assert_allclose(x @ kernel[0, 0] + bias, scaled * gain + offset)

@@ -33,6 +33,7 @@ from model_build.classifier import (
     RECIPES,
     build_classifier,
     picture_batches,
+    recipe_of,
     train_classifier,
 )
 from model_build.classifier_data import (
@@ -173,6 +174,12 @@ def test_a_training_picture_is_a_function_of_its_number(
     assert {BIRD, OTHER} == set(labels)
 
 
+def test_a_first_stage_needs_neither_photos_nor_scenes(pictures: TrainingPictures) -> None:
+    single = replace(pictures, photos=[], material=Material([], [], [], [], []))
+    mix = FeederMix(single, 96, 5, windows=False)
+    assert {mix(number).label for number in range(60)} == {BIRD, OTHER}
+
+
 def test_windows_show_the_bird_or_almost_nothing_of_it() -> None:
     box = np.array([[60, 40, 100, 70]], np.float32)
     # The picture's pixels say where they are.
@@ -215,6 +222,7 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
     lines = [json.loads(line) for line in (tmp_path / "cut" / LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     assert all(np.isfinite(line["loss"]) for line in lines)
+    assert recipe_of(tmp_path / "cut") == ARTICLE
     with pytest.raises(ValueError, match="other settings"):
         train_classifier(pictures, replace(ARTICLE, seed=4), tmp_path / "cut")
 
@@ -294,6 +302,17 @@ def test_one_output_says_what_two_said_calibrated(
     verdict.save_weights(tmp_path / "v.weights.h5")
     again = load_verdict(tmp_path / "v.weights.h5", ARTICLE)
     np.testing.assert_allclose(np.asarray(again(batch)), np.asarray(verdict(batch)), atol=1e-6)
+
+
+def test_a_larger_network_loses_its_normalizations_and_says_the_same() -> None:
+    recipe = replace(RECIPES["edgebird"], size_px=64, normalized=True)
+    model = build_classifier(recipe)
+    verdict = verdict_model(model, recipe, (0.7, -0.2))
+    assert not [layer.name for layer in verdict.layers if "normalized" in layer.name]
+    batch = random_pictures(2, 64, 64).astype(np.float32) / 128 - 1
+    logits = np.asarray(model(batch))
+    wanted = 0.7 * (logits[:, 1] - logits[:, 0]) - 0.2
+    np.testing.assert_allclose(np.asarray(verdict(batch))[:, 0], wanted, atol=1e-3)
 
 
 def windows_of(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -40,7 +40,15 @@ from model_build.runs import Origin, origin_of, read_hard_negatives, write_hard_
 from model_build.start_weights import channels_left, load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
 from model_build.train import LOG, Recipe, learning_rate, train
-from model_build.trunk import LITE0, TRUNKS, Trunk, freeze_trunk, trunk_named, trunk_variables
+from model_build.trunk import (
+    LITE0,
+    TRUNKS,
+    Trunk,
+    freeze_trunk,
+    trunk_named,
+    trunk_variables,
+    weights_without_normalization,
+)
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, falsely_alarming, float_card
 from model_build.work import multiply_accumulates, multiply_accumulates_in
@@ -160,6 +168,27 @@ def test_all_of_a_trunk_gets_its_imagenet_weights(trunk: Trunk) -> None:
     convolutions = [layer for layer in model.layers if layer.weights]
     # the package has a normalization for each convolution, and a layer for ImageNet's classes
     assert 2 * len(convolutions) + 1 == wanted
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+def test_a_trunk_says_the_same_with_its_normalizations_and_folded(trunk: Trunk) -> None:
+    picture = keras.Input((64, 64, 3))
+    trained = keras.Model(
+        picture, trunk.top(trunk.blocks(picture, normalized=True)[-1], normalized=True)
+    )
+    narrow = keras.Model(picture, trunk.top(trunk.blocks(picture)[-1]))
+    convolutions = [layer.name for layer in narrow.layers if layer.weights]
+    assert sum("_normalized" in layer.name for layer in trained.layers) == len(convolutions)
+    for model in (trained, narrow):
+        trunk.load_imagenet_weights(model)
+    shown = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    wanted = np.asarray(trained(shown))
+    assert wanted.std() > 0.1
+    np.testing.assert_allclose(narrow(shown), wanted, atol=1e-3)
+    for name in convolutions:
+        weights = weights_without_normalization(trained, name)
+        for one, other in zip(weights, narrow.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
