@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edgebird.errors import BrokerError
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.payloads import BoxPayload, VisitPayload, encode
-from edgebird.mqtt.watch import format_alert, watch
+from edgebird.mqtt.watch import POLL_S, format_alert, watch
 
 BOX = BoxPayload((64.0, 48.0, 128.0, 96.0), (0.1, 0.1, 0.2, 0.2))
 START = VisitPayload(
@@ -169,6 +171,27 @@ def test_an_error_of_the_caller_ends_the_watch(mosquitto: Mosquitto) -> None:
             device="pipe",
             on_ready=publish,
         )
+
+
+def test_a_signal_ends_the_watch_however_long_it_takes(mosquitto: Mosquitto) -> None:
+    stop = threading.Event()
+
+    def handle(*_: object) -> None:
+        if stop.is_set():
+            raise TimeoutError("the first signal did not end it")
+        stop.set()
+        time.sleep(2 * POLL_S)  # past the end of a wait for an alert
+
+    def start() -> None:
+        signal.setitimer(signal.ITIMER_REAL, POLL_S / 2, 20)
+
+    previous = signal.signal(signal.SIGALRM, handle)
+    try:
+        watch(mosquitto.address, on_alert=lambda alert: None, stop=stop, on_ready=start)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert stop.is_set()
 
 
 def test_alerts_read_well() -> None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from threading import Event
 
 from edgebird.errors import BrokerError
@@ -52,7 +52,8 @@ def watch(
     topic = visit_filter(device)
     if share is not None:
         topic = f"$share/{slug(share)}/{topic}"
-    inbox: SimpleQueue[BrokerError | Message] = SimpleQueue()
+    # a SimpleQueue's get() may wait for ever if a signal comes at the end of its timeout
+    inbox: Queue[BrokerError | Message] = Queue()
     ready = Event()
 
     def handle_problem(problem: str) -> None:
