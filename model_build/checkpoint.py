@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,10 @@ def restore_checkpoint(path: Path, state: list, recipe: Any, pictures: int = 0) 
     if not path.exists():
         return 0
     cure = "give the same ones to go on, or another folder for a new run"
+    settings = settings_of(path)
+    if settings != json.loads(json.dumps(asdict(recipe))):
+        raise ValueError(f"{path} was made with other settings: {settings}; {cure}")
     with np.load(path) as saved:
-        settings = _settings_in(saved)
-        if settings != json.loads(json.dumps(asdict(recipe))):
-            raise ValueError(f"{path} was made with other settings: {settings}; {cure}")
         if int(saved["pictures"]) != pictures:
             raise ValueError(f"{path} was made with other pictures; {cure}")
         for i, variable in enumerate(state):
@@ -56,8 +55,4 @@ def settings_of(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no checkpoint.
     """
     with np.load(path) as saved:
-        return _settings_in(saved)
-
-
-def _settings_in(saved: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return json.loads(str(saved["recipe"]))
+        return json.loads(str(saved["recipe"]))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from model_build.checkpoint import CHECKPOINT
+
 if TYPE_CHECKING:
     from model_build.classifier_data import ClassifierData
     from model_build.validation import ValidationSet
@@ -308,7 +310,7 @@ def _folder(runs: Path, recipe: str) -> Path:
 def _weights(folder: Path) -> Path:
     weights = folder / "classifier.weights.h5"
     # the checkpoint tells how it was trained
-    for file in (weights, folder / "checkpoint.npz"):
+    for file in (weights, folder / CHECKPOINT):
         if not file.exists():
             raise click.ClickException(f"no {file}; first: classifier train")
     return weights
