@@ -114,9 +114,9 @@ def gather(packs: Path, data: Path) -> None:
 
     PACKS holds bird_boxes, coco_train128, imagenet_samples, cub200_2010_crops,
     tiny_imagenet_subset and nestbox_pi_camera, as zip files or folders. They are linked and not
-    copied. What is there already is not made again.
+    copied. What is there already is not made again; stopped, it goes on where it was.
     """
-    from model_build.cutouts import write_cutouts
+    from model_build.cutouts import write_cutouts_in_parts
     from model_build.datasets import load_packs, objects_of
 
     data.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def gather(packs: Path, data: Path) -> None:
     ):
         path = data / f"{name}.zip"
         if not path.exists():
-            click.echo(f"{write_cutouts(boxed, crops, path):6d} {name} cut out")
+            click.echo(f"{write_cutouts_in_parts(boxed, crops, path):6d} {name} cut out")
 
 
 @main.command()

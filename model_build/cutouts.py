@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -24,6 +26,8 @@ from model_build.datasets import Example
 LONGEST_SIDE_PX = 176
 _MARGIN = 0.25  # context around the box that GrabCut takes for background, in box sides
 _SMALLEST_SIDE_PX = 24
+# So many pictures are cut before a file of them is written.
+_PART = 1000
 
 
 def cut_out(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
@@ -85,12 +89,44 @@ def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path
     Returns:
         How many were good enough to keep.
     """
-    examples = [e for e in boxed if len(e.fractions)] + list(crops)
+    examples = _with_something_to_cut(boxed, crops)
+    with tqdm(desc=path.stem, total=len(examples)) as progress:
+        return _write(_cut_out_of(examples, progress), path)
+
+
+def write_cutouts_in_parts(boxed: Iterable[Example], crops: Iterable[Example], path: Path) -> int:
+    """`write_cutouts` for many pictures: what is done stays in a folder beside the file if this is
+    stopped, and is not done again.
+    """
+    examples = _with_something_to_cut(boxed, crops)
+    folder = path.with_suffix(".parts")
+    folder.mkdir(exist_ok=True)
+    parts = []
+    with tqdm(desc=path.stem, total=len(examples)) as progress:
+        for first in range(0, len(examples), _PART):
+            some = examples[first : first + _PART]
+            # named by the pictures: others make another part
+            number = zlib.crc32("\n".join(f"{e.name} {len(e.encoded)}" for e in some).encode())
+            parts.append(folder / f"{number:08x}.zip")
+            if parts[-1].exists():
+                progress.update(len(some))
+            else:
+                _write(_cut_out_of(some, progress), parts[-1])
+    count = _write(map(_read_named, parts), path)
+    shutil.rmtree(folder)
+    return count
+
+
+def _with_something_to_cut(boxed: Iterable[Example], crops: Iterable[Example]) -> list[Example]:
+    return [e for e in boxed if len(e.fractions)] + list(crops)
+
+
+def _write(cutouts: Iterable[list[tuple[str, bytes]]], path: Path) -> int:
     count = 0
     # with the process's number: several machines of a training may share a disk
     partial = path.with_suffix(f".{os.getpid()}.partial")
     with zipfile.ZipFile(partial, "w") as archive:
-        for things in tqdm(_cut_out_of(examples), path.stem, len(examples)):
+        for things in cutouts:
             for name, encoded in things:
                 archive.writestr(name, encoded)
                 count += 1
@@ -98,8 +134,19 @@ def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path
     return count
 
 
-def _cut_out_of(examples: list[Example]) -> Iterator[list[tuple[str, bytes]]]:
+def _read_named(path: Path) -> list[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+def _cut_out_of(examples: list[Example], progress: tqdm) -> Iterator[list[tuple[str, bytes]]]:
     """`_cut_all` of each, on all cores if there are many: GrabCut keeps Python's lock."""
+    for things in _on_all_cores(examples):
+        yield things
+        progress.update()
+
+
+def _on_all_cores(examples: list[Example]) -> Iterator[list[tuple[str, bytes]]]:
     if len(examples) < 100:
         yield from map(_cut_all, examples)
         return
@@ -130,8 +177,7 @@ def _cut_all(example: Example) -> list[tuple[str, bytes]]:
 
 def read_cutouts(path: Path) -> list[bytes]:
     """The encoded RGBA pictures of `write_cutouts`, in the order written."""
-    with zipfile.ZipFile(path) as archive:
-        return [archive.read(name) for name in archive.namelist()]
+    return [encoded for _, encoded in _read_named(path)]
 
 
 def decode_cutout(encoded: bytes) -> np.ndarray:

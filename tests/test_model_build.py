@@ -17,8 +17,15 @@ from hypothesis import strategies as st
 pytest.importorskip("tqdm", reason="the build stage's libraries are in the newest run only")
 
 from edgebird.structures import Detections
+from model_build import cutouts as cutting
 from model_build.augment import Material, paste, training_scene
-from model_build.cutouts import cut_out, decode_cutout, read_cutouts, write_cutouts
+from model_build.cutouts import (
+    cut_out,
+    decode_cutout,
+    read_cutouts,
+    write_cutouts,
+    write_cutouts_in_parts,
+)
 from model_build.datasets import (
     Example,
     is_validation,
@@ -178,6 +185,33 @@ def test_cutouts_are_written_and_read_back(tmp_path: Path) -> None:
     assert count == len(cutouts) == 1
     assert decode_cutout(cutouts[0]).shape[2] == 4
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_cutting_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "_PART", 2)
+    cut, stops = cutting._cut_all, [3]
+    asked: list[str] = []
+
+    def cut_until_stopped(one: Example) -> list[tuple[str, bytes]]:
+        asked.append(one.name)
+        if len(asked) in stops:
+            raise KeyboardInterrupt
+        return cut(one)
+
+    monkeypatch.setattr(cutting, "_cut_all", cut_until_stopped)
+    pictures, path = [example(number) for number in range(5)], tmp_path / "cutouts.zip"
+    with pytest.raises(KeyboardInterrupt):
+        write_cutouts_in_parts(pictures, [], path)
+    assert not path.exists()
+    count = write_cutouts_in_parts(pictures, [], path)
+    assert asked == [e.name for e in [*pictures[:3], *pictures[2:]]]
+
+    whole = tmp_path / "whole.zip"
+    assert write_cutouts(pictures, [], whole) == count > 0
+    assert read_cutouts(path) == read_cutouts(whole)
+    assert sorted(tmp_path.iterdir()) == [path, whole]
 
 
 def test_a_scene_depends_on_its_seed_and_number_only(material: Material) -> None:
