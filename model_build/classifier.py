@@ -88,11 +88,13 @@ RECIPES = {
     "edgebird": ClassifierRecipe(
         network="edgebird",
         size_px=128,
-        steps=9000,
+        steps=3800,
         batch=32,
         learning_rate=3e-4,
         frozen_blocks=4,
+        weight_decay=0.02,
         concepts=True,
+        normalized=True,
     ),
     "article": ClassifierRecipe(
         network="article",

@@ -44,7 +44,8 @@ def classifier() -> None:
 
     \b
     In this order, once the packs are gathered (python -m model_build --help):
-      1. python -m model_build classifier train      (an hour or more on 2 cores)
+      1. python -m model_build classifier train      (an hour and a half on 2 cores;
+         model_build/README.md has the first stage that the shipped one began with)
       2. python -m model_build classifier quantize   calibrated, int8        (1 min)
       3. python -m model_build classifier evaluate   on 15,000 pictures      (5 min)
       4. python -m model_build classifier export     ship it in edgebird/models
