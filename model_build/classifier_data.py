@@ -16,7 +16,6 @@ the pictures that its second look is judged on.
 from __future__ import annotations
 
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from model_build.augment import Material
+from model_build.cutouts import read_named_cutouts
 from model_build.datasets import (
     PICTURE_SUFFIXES,
     Example,
@@ -278,10 +278,9 @@ def _material(data: Path) -> Material:
 
 
 def _cutouts(path: Path) -> list[bytes]:
-    """What was cut out of pictures that are not held out; named ``<pack>/<stem>_<number>.png``."""
-    with zipfile.ZipFile(path) as archive:
-        return [
-            archive.read(name)
-            for name in archive.namelist()
-            if not is_held_out(_key(Example(name.rsplit("_", 1)[0], b"", _NO_BOXES)))
-        ]
+    """What was cut out of pictures that are not held out."""
+    return [
+        encoded
+        for name, encoded in read_named_cutouts(path)
+        if not is_held_out(_key(Example(name.rsplit("_", 1)[0], b"", _NO_BOXES)))
+    ]

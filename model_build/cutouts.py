@@ -112,7 +112,7 @@ def write_cutouts_in_parts(boxed: Iterable[Example], crops: Iterable[Example], p
                 progress.update(len(some))
             else:
                 _write(_cut_out_of(some, progress), parts[-1])
-    count = _write(map(_read_named, parts), path)
+    count = _write(map(read_named_cutouts, parts), path)
     shutil.rmtree(folder)
     return count
 
@@ -121,7 +121,7 @@ def _with_something_to_cut(boxed: Iterable[Example], crops: Iterable[Example]) -
     return [e for e in boxed if len(e.fractions)] + list(crops)
 
 
-def _write(cutouts: Iterable[list[tuple[str, bytes]]], path: Path) -> int:
+def _write(cutouts: Iterable[Iterable[tuple[str, bytes]]], path: Path) -> int:
     count = 0
     # with the process's number: several machines of a training may share a disk
     partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -132,11 +132,6 @@ def _write(cutouts: Iterable[list[tuple[str, bytes]]], path: Path) -> int:
                 count += 1
     partial.rename(path)
     return count
-
-
-def _read_named(path: Path) -> list[tuple[str, bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        return [(name, archive.read(name)) for name in archive.namelist()]
 
 
 def _cut_out_of(examples: list[Example], progress: tqdm) -> Iterator[list[tuple[str, bytes]]]:
@@ -177,7 +172,14 @@ def _cut_all(example: Example) -> list[tuple[str, bytes]]:
 
 def read_cutouts(path: Path) -> list[bytes]:
     """The encoded RGBA pictures of `write_cutouts`, in the order written."""
-    return [encoded for _, encoded in _read_named(path)]
+    return [encoded for _, encoded in read_named_cutouts(path)]
+
+
+def read_named_cutouts(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The same with their names, ``<pack>/<stem>_<number>.png``."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            yield name, archive.read(name)
 
 
 def decode_cutout(encoded: bytes) -> np.ndarray:
