@@ -45,9 +45,9 @@ def classifier() -> None:
     \b
     In this order, once the packs are gathered (python -m model_build --help):
       1. python -m model_build classifier train      (an hour and a half on 2 cores;
-         model_build/README.md has the first stage that the shipped one began with)
-      2. python -m model_build classifier quantize   calibrated, int8        (1 min)
-      3. python -m model_build classifier evaluate   on 15,000 pictures      (5 min)
+         model_build/README.md has the three stages of the shipped one)
+      2. python -m model_build classifier quantize   calibrated, int8        (5 min)
+      3. python -m model_build classifier evaluate   on 15,000 pictures      (15 min)
       4. python -m model_build classifier export     ship it in edgebird/models
     \b
     Then, with the detector that is shipped beside it:
@@ -119,13 +119,24 @@ def train(
 @DATA
 @RUNS
 @RECIPE
-def quantize(data: Path, runs: Path, recipe: str) -> None:
-    """Calibrate, and make the int8 bird_classifier.tflite and its card in the run's folder."""
+@click.option(
+    "--precision",
+    default=0.97,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Of what it calls birds, so many are to be birds; 0: a bird is what more likely is one.",
+)
+def quantize(data: Path, runs: Path, recipe: str, precision: float) -> None:
+    """Calibrate, and make the int8 bird_classifier.tflite and its card in the run's folder.
+
+    Chooses its default threshold, 0.5 or higher, on the pictures set aside for the calibration.
+    """
     weights = _weights(_folder(runs, recipe))
 
     import numpy as np
 
-    from edgebird.model import write_model
+    from edgebird.interpreter import TfliteInterpreter, default_threads
+    from edgebird.model import load_model, write_model
     from model_build.classifier import build_classifier, recipe_of
     from model_build.classifier_export import (
         classifier_card,
@@ -134,6 +145,7 @@ def quantize(data: Path, runs: Path, recipe: str) -> None:
         representative_pictures,
         verdict_model,
     )
+    from model_build.classifier_report import choose_threshold
     from model_build.quantize import to_int8
 
     pictures = _load(data)
@@ -149,9 +161,16 @@ def quantize(data: Path, runs: Path, recipe: str) -> None:
     content = to_int8(verdict, representative_pictures(pictures.training, chosen))
     path = weights.with_name(MODEL)
     write_model(content, classifier_card(content, chosen), path)
+    model = load_model(path, "classifier")
+    interpreter = TfliteInterpreter(model, default_threads())
+    try:
+        threshold = choose_threshold(model, interpreter, pictures.calibration, precision)
+    except ValueError as error:
+        raise click.ClickException(f"{error}: train longer, or ask for less") from None
     click.echo(
         f"{path}: {len(content) / 1e6:.2f} MB, log-odds x {calibration[0]:.2f} "
-        f"{calibration[1]:+.2f}; next: python -m model_build classifier evaluate"
+        f"{calibration[1]:+.2f}, threshold {threshold}; "
+        "next: python -m model_build classifier evaluate"
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import trange
 
 from edgebird.classify import BatchInterpreter, Classifier
-from edgebird.model import ClassifierMetrics, Model, OperatingPoint, write_model
+from edgebird.model import ClassifierMetrics, Model, ModelCard, OperatingPoint, write_model
 from model_build.classifier_data import CIFAR_CLASSES, Labelled
 
 _BINS = 15
@@ -76,6 +76,20 @@ def figures(answers: Answers, threshold: float) -> ClassifierMetrics:
     )
 
 
+def threshold_for(answers: Answers, precision: float) -> float:
+    """The lowest threshold, from 0.5 on in steps of 0.01, at which of what is called a bird at
+    least a share of ``precision`` are birds.
+
+    Raises:
+        ValueError: there is none up to 0.99.
+    """
+    for hundredths in range(50, 100):
+        reached = figures(answers, hundredths / 100).precision
+        if reached is not None and reached >= precision:
+            return hundredths / 100
+    raise ValueError(f"no threshold up to 0.99 gives a precision of {precision}")
+
+
 def precision_recall(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall at each threshold that is a score, from the highest down.
 
@@ -128,6 +142,50 @@ def taken_for_birds(answers: Answers, threshold: float) -> dict[str, tuple[int, 
     return dict(sorted(table.items(), key=lambda row: -row[1][0] / row[1][1]))
 
 
+def look_at(
+    pictures: Sequence[Labelled], interpreter: BatchInterpreter, card: ModelCard, title: str
+) -> Answers:
+    """What a classifier says of pictures, looking at each as `edgebird classify` does.
+
+    Args:
+        pictures: to look at.
+        interpreter: runs the network.
+        card: of the model.
+        title: for the progress bar.
+    """
+    classifier = Classifier(interpreter, card, thorough=True)
+    parts = [
+        classifier.log_odds([p.picture() for p in pictures[start : start + _PART]])
+        for start in trange(0, len(pictures), _PART, desc=title, leave=False)
+    ]
+    return answers_for(pictures, np.concatenate(parts))
+
+
+def choose_threshold(
+    model: Model, interpreter: BatchInterpreter, pictures: Sequence[Labelled], precision: float
+) -> float:
+    """Write `threshold_for` a precision to the card of a model, as its default, and return it.
+
+    Args:
+        model: the int8 model.
+        interpreter: runs it.
+        pictures: set aside for the calibration.
+        precision: wanted, 0 to 1.
+
+    Raises:
+        ValueError: no threshold gives that precision; the card is as it was.
+    """
+    answers = look_at(pictures, interpreter, model.card, "choosing the threshold")
+    threshold = threshold_for(answers, precision)
+    at = figures(answers, threshold)
+    chosen_at = OperatingPoint("calibration", at.precision or 0.0, at.recall or 0.0)
+    card = msgspec.structs.replace(
+        model.card, threshold=threshold, threshold_chosen_at=chosen_at, classifier_metrics={}
+    )
+    write_model(model.content, card, model.path)
+    return threshold
+
+
 def measure(
     model: Model,
     interpreters: Mapping[str, BatchInterpreter],
@@ -145,14 +203,10 @@ def measure(
     Returns:
         Figures for ``hold-out`` and ``cifar-10``, its test pictures alone.
     """
-    answers = {}
-    for kind, interpreter in interpreters.items():
-        classifier = Classifier(interpreter, model.card, thorough=True)
-        parts = [
-            classifier.log_odds([p.picture() for p in pictures[start : start + _PART]])
-            for start in trange(0, len(pictures), _PART, desc=kind, leave=False)
-        ]
-        answers[kind] = answers_for(pictures, np.concatenate(parts))
+    answers = {
+        kind: look_at(pictures, interpreter, model.card, kind)
+        for kind, interpreter in interpreters.items()
+    }
     threshold = model.card.threshold
     in_cifar = np.array([p.kind in CIFAR_CLASSES for p in pictures])
     metrics = {}
@@ -161,14 +215,7 @@ def measure(
         metrics[name] = {kind: figures(a, threshold) for kind, a in some.items()}
         shown = [p for p, wanted in zip(pictures, chosen, strict=True) if wanted]
         write_report(folder, name, shown, some, threshold)
-    reached = metrics["hold-out"]["int8"]
-    card = msgspec.structs.replace(
-        model.card,
-        threshold_chosen_at=OperatingPoint(
-            "hold-out", reached.precision or 0.0, reached.recall or 0.0
-        ),
-        classifier_metrics=metrics,
-    )
+    card = msgspec.structs.replace(model.card, classifier_metrics=metrics)
     write_model(model.content, card, model.path)
     return metrics
 

@@ -25,7 +25,7 @@ from test_model_build import drawn_bird, jpeg, material
 from edgebird.classify import Classifier
 from edgebird.detector.merge import pairwise_overlap
 from edgebird.interpreter import TfliteInterpreter
-from edgebird.model import load_model, write_model
+from edgebird.model import OperatingPoint, load_model, write_model
 from model_build.augment import Material
 from model_build.checkpoint import CHECKPOINT
 from model_build.classifier import (
@@ -60,12 +60,14 @@ from model_build.classifier_report import (
     Answers,
     average_precision,
     calibration_error,
+    choose_threshold,
     figures,
     measure,
     precision_recall,
     reliability,
     table,
     taken_for_birds,
+    threshold_for,
 )
 from model_build.datasets import Example, is_validation
 from model_build.quantize import to_int8
@@ -95,6 +97,22 @@ def pictures(material: Material) -> TrainingPictures:
     birds = [labelled(i, bird=True) for i in range(4)]
     others = [labelled(i, bird=False) for i in range(4)]
     return TrainingPictures(birds, others, birds, others, material.birds, material)
+
+
+class Says:
+    """An interpreter that says these of the pictures in turn, whatever they show, the same in all
+    four looks.
+    """
+
+    input_size = (32, 32)
+
+    def __init__(self, log_odds: list[float]) -> None:
+        self._rest = log_odds
+
+    def run_batch(self, pictures: np.ndarray) -> list[np.ndarray]:
+        count = len(pictures) // 4
+        said, self._rest = self._rest[:count], self._rest[count:]
+        return [np.tile(np.float32(said), 4)[:, None]]
 
 
 # --- the split
@@ -406,6 +424,30 @@ def test_what_is_most_often_taken_for_a_bird_comes_first() -> None:
     assert taken_for_birds(a, 0.5) == {"bird": (1, 2), "plane": (1, 2)}
     a = answers([-2, -2, 2, 1], [False, False, True, True])
     assert list(taken_for_birds(a, 0.5)) == ["bird", "plane"]
+
+
+def test_the_threshold_is_the_lowest_with_the_wanted_precision() -> None:
+    # probabilities of 0.62, 0.73 and 0.88: the middle one is no bird
+    a = answers([0.5, 1, 2, -3], [True, False, True, False])
+    assert threshold_for(a, 0) == threshold_for(a, 0.6) == 0.5
+    assert threshold_for(a, 0.9) == 0.74
+    with pytest.raises(ValueError, match=r"no threshold .* 0\.9"):
+        threshold_for(answers([3, 9], [True, False]), 0.9)
+
+
+def test_the_card_tells_where_its_threshold_was_chosen(
+    article: tuple[keras.Model, keras.Model], tmp_path: Path
+) -> None:
+    content = to_int8(article[1], list(random_pictures(4, 32, 32)))
+    write_model(content, classifier_card(content, ARTICLE), tmp_path / "c.tflite")
+    model = load_model(tmp_path / "c.tflite", "classifier")
+    aside = [labelled(i, bird=i < 6, kind="bird" if i < 6 else "ship") for i in range(8)]
+    # from 0.5 on 5 of 6 are birds, beyond the 0.818 of the first other thing 3 of 3
+    says = Says([2, 2, 2, 1, 1, -1, 1.5, -2])
+    assert choose_threshold(model, says, aside, 0.9) == 0.82
+    card = load_model(tmp_path / "c.tflite", "classifier").card
+    assert card.threshold == 0.82
+    assert card.threshold_chosen_at == OperatingPoint("calibration", 1.0, 0.5)
 
 
 def test_the_evaluation_writes_figures_curves_and_contact_sheets(
