@@ -124,7 +124,8 @@ def train(
     default=0.97,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Of what it calls birds, so many are to be birds; 0: a bird is what more likely is one.",
+    help="Of what it calls birds, at least so many are to be birds, by more than a standard error; "
+    "0: a bird is what more likely is one.",
 )
 def quantize(data: Path, runs: Path, recipe: str, precision: float) -> None:
     """Calibrate, and make the int8 bird_classifier.tflite and its card in the run's folder.

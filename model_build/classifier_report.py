@@ -78,14 +78,16 @@ def figures(answers: Answers, threshold: float) -> ClassifierMetrics:
 
 def threshold_for(answers: Answers, precision: float) -> float:
     """The lowest threshold, from 0.5 on in steps of 0.01, at which of what is called a bird at
-    least a share of ``precision`` are birds.
+    least a share of ``precision`` are birds, by more than a standard error: the first that looks
+    good enough on some pictures is mostly not on others.
 
     Raises:
         ValueError: there is none up to 0.99.
     """
     for hundredths in range(50, 100):
-        reached = figures(answers, hundredths / 100).precision
-        if reached is not None and reached >= precision:
+        called = answers.probabilities >= hundredths / 100
+        error = np.sqrt(precision * (1 - precision) / max(1, called.sum()))
+        if called.any() and answers.birds[called].mean() >= precision + error:
             return hundredths / 100
     raise ValueError(f"no threshold up to 0.99 gives a precision of {precision}")
 
