@@ -121,11 +121,11 @@ def train(
 @RECIPE
 @click.option(
     "--precision",
-    default=0.97,
+    default=0.0,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Of what it calls birds, at least so many are to be birds, by more than a standard error; "
-    "0: a bird is what more likely is one.",
+    help="Of what it calls birds, at least so many are to be birds, by more than a standard error: "
+    "the higher, the fewer false alarms and birds. 0: a bird is what more likely is one.",
 )
 def quantize(data: Path, runs: Path, recipe: str, precision: float) -> None:
     """Calibrate, and make the int8 bird_classifier.tflite and its card in the run's folder.

@@ -87,7 +87,8 @@ def threshold_for(answers: Answers, precision: float) -> float:
     for hundredths in range(50, 100):
         called = answers.probabilities >= hundredths / 100
         error = np.sqrt(precision * (1 - precision) / max(1, called.sum()))
-        if called.any() and answers.birds[called].mean() >= precision + error:
+        share = answers.birds[called].mean() if called.any() else 0.0
+        if share >= precision + error:
             return hundredths / 100
     raise ValueError(f"no threshold up to 0.99 gives a precision of {precision}")
 

@@ -433,6 +433,7 @@ def test_the_threshold_is_the_lowest_with_the_wanted_precision() -> None:
     assert threshold_for(a, 0) == threshold_for(a, 0.9) == 0.5
     # 0.95 of all are birds: enough by chance, but not by more than a standard error
     assert threshold_for(a, 0.95) == threshold_for(a, 0.99) == 0.63
+    assert threshold_for(answers([-3, -4], [True, False]), 0) == 0.5  # calls nothing a bird
     with pytest.raises(ValueError, match=r"no threshold .* 0\.9"):
         threshold_for(answers([3, 9], [True, False]), 0.9)
 
