@@ -127,7 +127,18 @@ def train(
     help="Of what it calls birds, at least so many are to be birds, by more than a standard error: "
     "the higher, the fewer false alarms and birds; 4 min more. 0: the threshold is 0.5.",
 )
-def quantize(data: Path, runs: Path, recipe: str, precision: float) -> None:
+@click.option(
+    "--average",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="classifier.weights.h5 of an earlier stage, to take the mean of all stages' weights; "
+    "again for each.",
+)
+def quantize(
+    data: Path, runs: Path, recipe: str, precision: float, others: tuple[Path, ...]
+) -> None:
     """Calibrate, and make the int8 bird_classifier.tflite and its card in the run's folder.
 
     With --precision it chooses the default threshold on the pictures set aside for the calibration.
@@ -140,6 +151,7 @@ def quantize(data: Path, runs: Path, recipe: str, precision: float) -> None:
     from edgebird.model import load_model, write_model
     from model_build.classifier import build_classifier, recipe_of
     from model_build.classifier_export import (
+        average_with,
         classifier_card,
         fit_calibration,
         raw_log_odds,
@@ -147,19 +159,27 @@ def quantize(data: Path, runs: Path, recipe: str, precision: float) -> None:
         verdict_model,
     )
     from model_build.classifier_report import choose_threshold
+    from model_build.equalize import prepare_for_int8
     from model_build.quantize import to_int8
+    from model_build.trunk import LITE2
 
     pictures = _load(data)
     chosen = recipe_of(weights.parent)
     model = build_classifier(chosen)
     model.load_weights(weights)
+    try:
+        average_with(model, others)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     calibration = fit_calibration(
         raw_log_odds(model, pictures.calibration),
         np.array([p.bird for p in pictures.calibration]),
     )
     verdict = verdict_model(model, chosen, calibration)
     verdict.save_weights(weights.with_name(VERDICT))
-    content = to_int8(verdict, representative_pictures(pictures.training, chosen))
+    representative = representative_pictures(pictures.training, chosen)
+    prepare_for_int8(verdict, LITE2 if recipe == "edgebird" else None, representative)
+    content = to_int8(verdict, representative)
     path = weights.with_name(MODEL)
     card = classifier_card(content, chosen)
     write_model(content, card, path)

@@ -24,6 +24,7 @@ from model_build.classifier_data import Labelled, TrainingPictures
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, scaled
 from model_build.quantize import current_commit
 from model_build.runs import trunk_data
+from model_build.start_weights import load_keras_weights
 from model_build.trunk import weights_without_normalization
 
 CLASSIFIER_DATA = [
@@ -57,6 +58,25 @@ class KerasClassifier:
     def run_batch(self, images: np.ndarray) -> list[np.ndarray]:
         """The log-odds of uint8 pictures (N, H, W, 3), float32 (N, 1)."""
         return [np.asarray(self._run(tf.constant(scaled(images))))]
+
+
+def average_with(model: keras.Model, others: Sequence[Path]) -> None:
+    """Give a trained network the mean of its weights and those of the stages that it began with:
+    all lie in one valley of the loss, and its middle is often better on other pictures than any
+    stage is (Izmailov et al., 2018, arXiv:1803.05407).
+
+    Args:
+        model: whose weights change.
+        others: ``classifier.weights.h5`` of the other stages.
+
+    Raises:
+        ValueError: a file has no such network's weights.
+    """
+    stages = [model.get_weights()]
+    for weights in others:
+        load_keras_weights(model, weights)
+        stages.append(model.get_weights())
+    model.set_weights([np.mean(same, axis=0) for same in zip(*stages, strict=True)])
 
 
 def raw_log_odds(model: keras.Model, pictures: Sequence[Labelled], batch: int = 64) -> np.ndarray:

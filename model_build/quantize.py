@@ -15,13 +15,10 @@ import tensorflow as tf
 from edgebird.model import InputScaling, ModelCard, TrainingData
 from edgebird.tiles import cut_tile
 from model_build.augment import Material, training_scene
-from model_build.equalize import equalize
+from model_build.equalize import prepare_for_int8
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, STRIDE, build_detector, scaled
 from model_build.pruning import prune
 from model_build.trunk import LITE0, Trunk
-
-# Tiles to measure the channels' sizes with before quantization.
-_TO_EQUALIZE = 48
 
 
 def representative_tiles(
@@ -51,8 +48,8 @@ def quantize(
     seed: int = 7,
     tolerance: float | None = None,
 ) -> bytes:
-    """Quantize a detector, its idle channels left out (`prune`) and the others equalized before;
-    see `to_int8`.
+    """Quantize a detector, its idle channels left out (`prune`) and the others prepared for it
+    before; see `prepare_for_int8` and `to_int8`.
 
     Args:
         weights: of the float model.
@@ -78,7 +75,7 @@ def quantize(
         lambda narrow: build_detector(size_px, narrow, batch_size=1),
         tolerance=tolerance,
     )
-    equalize(model, trunk, pictures[:_TO_EQUALIZE])
+    prepare_for_int8(model, trunk, seen)
     return to_int8(model, seen)
 
 

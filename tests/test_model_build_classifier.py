@@ -48,6 +48,7 @@ from model_build.classifier_data import (
 )
 from model_build.classifier_export import (
     KerasClassifier,
+    average_with,
     classifier_card,
     dense_article,
     fit_calibration,
@@ -70,7 +71,9 @@ from model_build.classifier_report import (
     threshold_for,
 )
 from model_build.datasets import Example, is_validation
+from model_build.equalize import channel_sizes, equalize, streams_of
 from model_build.quantize import to_int8
+from model_build.trunk import LITE2
 
 __all__ = ["material"]  # a fixture
 
@@ -331,6 +334,35 @@ def test_a_larger_network_loses_its_normalizations_and_says_the_same() -> None:
     logits = np.asarray(model(batch))
     wanted = 0.7 * (logits[:, 1] - logits[:, 0]) - 0.2
     np.testing.assert_allclose(np.asarray(verdict(batch))[:, 0], wanted, atol=1e-3)
+
+
+def test_the_channels_of_a_classifier_are_equalized_and_it_says_the_same() -> None:
+    recipe = replace(RECIPES["edgebird"], size_px=64, normalized=False)
+    verdict = verdict_model(build_classifier(recipe), recipe, (0.7, -0.2))
+    batch = random_pictures(2, 64, 64).astype(np.float32) / 128 - 1
+    said = np.asarray(verdict(batch))
+    streams = streams_of(verdict, LITE2)
+    assert streams[-1].readers[-1] == "top"
+    before = [size.max() / np.median(size) for size in channel_sizes(verdict, streams, [batch])]
+    equalize(verdict, LITE2, [batch])
+    after = [size.max() / np.median(size) for size in channel_sizes(verdict, streams, [batch])]
+    assert all(now < was for now, was in zip(after, before, strict=True))
+    np.testing.assert_allclose(np.asarray(verdict(batch)), said, atol=1e-3)
+
+
+def test_the_mean_of_stages_is_the_mean_of_their_weights(tmp_path: Path) -> None:
+    stages, files = [build_classifier(ARTICLE) for _ in range(3)], []
+    for number, stage in enumerate(stages):
+        stage.set_weights([np.full_like(w, 3.0**number) for w in stage.get_weights()])
+        stage.save_weights(tmp_path / f"{number}.weights.h5")
+        files.append(tmp_path / f"{number}.weights.h5")
+    average_with(stages[0], files[1:])
+    assert all(np.allclose(w, 13 / 3) for w in stages[0].get_weights())
+    average_with(stages[1], [])
+    assert all(np.allclose(w, 3) for w in stages[1].get_weights())
+    other = build_classifier(replace(RECIPES["edgebird"], size_px=64))
+    with pytest.raises(ValueError, match=r"0\.weights\.h5"):
+        average_with(other, files[:1])
 
 
 def windows_of(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:

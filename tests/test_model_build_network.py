@@ -30,7 +30,7 @@ from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
 from model_build.augment import Material, Scene
 from model_build.checkpoint import CHECKPOINT
 from model_build.composing import Composer, Workers
-from model_build.equalize import channel_sizes, equalize, streams_of
+from model_build.equalize import channel_sizes, correct_biases, equalize, streams_of
 from model_build.input_pipeline import Part, measure_input, picture_batches
 from model_build.losses import detection_loss
 from model_build.network import STRIDE, build_detector
@@ -466,7 +466,7 @@ def test_equalizing_changes_scales_and_not_results(name: str, gain: float) -> No
     model = build_detector(64, trunk)
     trunk.load_imagenet_weights(model)
     pictures = [np.random.default_rng(i).normal(0, 1, (1, 64, 64, 3)).astype("f4") for i in (1, 2)]
-    streams = streams_of(trunk)
+    streams = streams_of(model, trunk)
     spread = [size.max() / np.median(size) for size in channel_sizes(model, streams, pictures)]
     before = [np.asarray(output) for output in model(pictures[0])]
     equalize(model, trunk, pictures)
@@ -474,6 +474,43 @@ def test_equalizing_changes_scales_and_not_results(name: str, gain: float) -> No
         np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-3)
     equal = [size.max() / np.median(size) for size in channel_sizes(model, streams, pictures)]
     assert all(after < min(1.1, before / gain) for after, before in zip(equal, spread, strict=True))
+
+
+def rounded_to_int8(model: keras.Model) -> keras.Model:
+    """With each output's kernel rounded to 127 steps on both sides of zero."""
+    rounded = keras.models.clone_model(model)
+    for layer, same in zip(rounded.layers, model.layers, strict=True):
+        if not layer.weights:
+            continue
+        kernel, bias = same.get_weights()
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        by_output = np.moveaxis(kernel, 2 if depthwise else -1, 0)
+        largest = np.abs(by_output).reshape(len(by_output), -1).max(axis=1)
+        steps = np.where(largest > 0, largest, 1).reshape(-1, *[1] * (kernel.ndim - 1)) / 127
+        by_output = np.round(by_output / steps) * steps
+        layer.set_weights([np.moveaxis(by_output, 0, 2 if depthwise else -1), bias])
+    return rounded
+
+
+def test_biases_make_up_for_rounded_kernels() -> None:
+    keras.utils.set_random_seed(8)
+    picture = keras.Input((32, 32, 3))
+    x = LITE0.top(LITE0.blocks(picture)[-1])
+    model = keras.Model(picture, keras.layers.Dense(3)(x))
+    LITE0.load_imagenet_weights(model)
+    pictures = np.random.default_rng(4).normal(0, 1, (24, 32, 32, 3)).astype("f4")
+    said = np.asarray(model(pictures)).mean(axis=0)
+    before = np.abs(np.asarray(rounded_to_int8(model)(pictures)).mean(axis=0) - said).max()
+    stem = keras.Model(model.input, model.get_layer("stem").output)
+    made = np.asarray(stem(pictures)).mean(axis=(0, 1, 2))
+    correct_biases(model, [pictures])
+    rounded = rounded_to_int8(model)
+    after = np.abs(np.asarray(rounded(pictures)).mean(axis=0) - said).max()
+    assert after < 0.3 * before
+    # Nothing before the stem shifts what it makes, so that has exactly the mean it had.
+    stem = keras.Model(rounded.input, rounded.get_layer("stem").output)
+    again = np.asarray(stem(pictures)).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(again, made, atol=1e-4)
 
 
 # --- idle channels
