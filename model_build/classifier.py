@@ -39,7 +39,7 @@ from model_build.classifier_pictures import ArticleMix, FeederMix
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE
 from model_build.start_weights import load_keras_weights
 from model_build.train import learning_rate
-from model_build.trunk import LITE2, freeze_trunk, normalized_after
+from model_build.trunk import LITE2, Trunk, freeze_trunk, normalized_after
 
 LOG, WEIGHTS = "metrics.jsonl", "classifier.weights.h5"
 # Of what the classes of the sets teach beside "bird or not", in the sum of the losses.
@@ -82,6 +82,11 @@ class ClassifierRecipe:
     windows: bool = True
     normalized: bool = False
     seed: int = 1
+
+    @property
+    def trunk(self) -> Trunk | None:
+        """What the network looks through; None for the article's, which has none."""
+        return LITE2 if self.network == "edgebird" else None
 
 
 RECIPES = {
@@ -129,16 +134,16 @@ def build_classifier(recipe: ClassifierRecipe) -> keras.Model:
         float32 logits (N, 2), other and bird.
     """
     picture = keras.Input((recipe.size_px, recipe.size_px, 3), name="picture")
-    if recipe.network == "article":
+    if recipe.trunk is None:
         x = article_network(picture, normalized=recipe.normalized)
     else:
-        blocks = LITE2.blocks(picture, normalized=recipe.normalized)
-        top = LITE2.top(blocks[-1], normalized=recipe.normalized)
+        blocks = recipe.trunk.blocks(picture, normalized=recipe.normalized)
+        top = recipe.trunk.top(blocks[-1], normalized=recipe.normalized)
         x = layers.Dropout(0.2, name="dropout")(top)
     logits = layers.Dense(2, name="logits", dtype="float32")(x)
     model = keras.Model(picture, logits, name=recipe.network)
-    if recipe.network == "edgebird":
-        LITE2.load_imagenet_weights(model)
+    if recipe.trunk is not None:
+        recipe.trunk.load_imagenet_weights(model)
     return model
 
 
@@ -244,7 +249,7 @@ def train_classifier(
     model, averaged = build_classifier(recipe), build_classifier(recipe)
     if start_from is not None:
         load_keras_weights(model, start_from)
-    if recipe.network == "edgebird":
+    if recipe.trunk is not None:
         freeze_trunk(model, recipe.frozen_blocks)
     averaged.set_weights(model.get_weights())
     learner = _with_concepts(model, len(pictures.concepts) if recipe.concepts else 0)

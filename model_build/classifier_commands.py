@@ -161,7 +161,6 @@ def quantize(
     from model_build.classifier_report import choose_threshold
     from model_build.equalize import prepare_for_int8
     from model_build.quantize import to_int8
-    from model_build.trunk import LITE2
 
     pictures = _load(data)
     chosen = recipe_of(weights.parent)
@@ -178,7 +177,7 @@ def quantize(
     verdict = verdict_model(model, chosen, calibration)
     verdict.save_weights(weights.with_name(VERDICT))
     representative = representative_pictures(pictures.training, chosen)
-    prepare_for_int8(verdict, LITE2 if recipe == "edgebird" else None, representative)
+    prepare_for_int8(verdict, chosen.trunk, representative)
     content = to_int8(verdict, representative)
     path = weights.with_name(MODEL)
     card = classifier_card(content, chosen)
