@@ -488,7 +488,7 @@ def visits(
       edgebird visits --since today
       edgebird visits --camera feeder --csv > visits.csv
       edgebird visits --since 4w --plot visits.png
-      edgebird visits keep feeder-20260314T083005
+      edgebird visits keep feeder-20260314T083005120
     """
     from datetime import datetime
 

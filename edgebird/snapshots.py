@@ -13,9 +13,9 @@ from edgebird.disk import DiskUse, free_mb
 from edgebird.errors import OutputError
 from edgebird.structures import VisitChanged
 
-# The end of a visit's id: its time.
-_OUR_PICTURE = re.compile(r"-\d{8}T\d{6}\.jpg\Z")
-_HALF_WRITTEN = re.compile(r"\A\..+-\d{8}T\d{6}\.jpg\.partial\Z")
+# The end of a visit's id: its time, in older ones without milliseconds.
+_OUR_PICTURE = re.compile(r"-\d{8}T\d{6}(\d{3})?\.jpg\Z")
+_HALF_WRITTEN = re.compile(r"\A\..+-\d{8}T\d{6}(\d{3})?\.jpg\.partial\Z")
 _PART = "pictures"
 # So much room is made at once, so that the folder need not be read for each picture.
 _ROOM_SHARE = 0.05

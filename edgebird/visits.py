@@ -44,7 +44,7 @@ class Visits:
         self._camera = camera
         self.settings = settings
         self._visit: Visit | None = None
-        self._first_seen_s = self._last_seen_s = 0.0
+        self._first_seen_s = self._last_seen_s = -math.inf
         self._not_before_s = -math.inf
 
     def update(self, frame: Frame, tracks: Sequence[Track]) -> list[VisitChanged]:
@@ -56,12 +56,14 @@ class Visits:
             return changes
         best = max(seen_now, key=lambda t: t.score)
         quality = shot_quality(frame.image, best.xyxy, best.score)
-        self._last_seen_s = now_s
         if self._visit is None:
-            self._first_seen_s = min(t.first_seen_s for t in seen_now)
+            # A bird of the visit before, which its track outlasted, is here anew from now on.
+            arrivals = [t.first_seen_s for t in seen_now if t.first_seen_s > self._last_seen_s]
+            self._first_seen_s = min(arrivals, default=now_s)
             self._visit = self._begin(frame, best)
             changes.append(VisitChanged("start", self._visit, frame.image))
             self._best_image, self._best_quality = frame.image, quality
+        self._last_seen_s = now_s
         self._visit = replace(
             self._visit,
             duration_s=now_s - self._first_seen_s,
@@ -96,10 +98,12 @@ class Visits:
     def _begin(self, frame: Frame, best: Track) -> Visit:
         duration_s = frame.monotonic_s - self._first_seen_s
         started_utc_s = frame.utc_s - duration_s
-        # A quiet time of seconds lies between visits, so the second makes them unique.
+        # To the millisecond: a clock that went back, as that of a board without power, comes to
+        # the same seconds again.
         started = datetime.fromtimestamp(started_utc_s, UTC)
+        moment = f"{started:%Y%m%dT%H%M%S}{started.microsecond // 1000:03d}"
         return Visit(
-            id=f"{self._camera}-{started:%Y%m%dT%H%M%S}",
+            id=f"{self._camera}-{moment}",
             camera=self._camera,
             started_utc_s=started_utc_s,
             duration_s=duration_s,

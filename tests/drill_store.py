@@ -43,8 +43,8 @@ _DISK_MB = 24
 
 def changes(number: int, image: np.ndarray | None) -> tuple[VisitChanged, VisitChanged]:
     """The start and the end of a visit, a minute after the one before."""
-    started_s = 1.7e9 + 60 * number
-    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started_s))
+    started_s = 1.7e9 + 60 * number + 0.25
+    moment = time.strftime("%Y%m%dT%H%M%S250", time.gmtime(started_s))
     box = (10.0, 20.0, 110.0, 140.0)
     visit = Visit(f"{CAMERA}-{moment}", CAMERA, started_s, 0.4, None, 1, 0.9, box, SIZE)
     ended = Visit(

@@ -201,7 +201,7 @@ def test_the_oldest_snapshots_make_room_for_new_ones(tmp_path: Path) -> None:
         os.utime(old, (day * 86400, day * 86400))
     replay(FakeCamera([BIRD] * 3), snapshots=Snapshots(tmp_path, keep_mb=0.045))
     left = sorted(path.name for path in tmp_path.iterdir())
-    assert left[0] == "feeder-19700101T000000.jpg"
+    assert left[0] == "feeder-19700101T000000000.jpg"
     assert left[1:-1] == [f"feeder-2024010{day}T120000.jpg" for day in (6, 7, 8, 9)]
     assert left[-1] == mine.name
 

@@ -60,7 +60,7 @@ def test_a_visit_is_stored_at_its_start_and_completed_at_its_end(path: Path) -> 
         store.put([ended(0), started(1)], {})
     first, second = read_visits(path)
     assert (first.id, first.camera, first.state) == (ended(0).id, CAMERA, "over")
-    assert (first.started_utc_s, first.ended_utc_s) == (1.7e9, 1.7e9 + 5)
+    assert (first.started_utc_s, first.ended_utc_s) == (1.7e9 + 0.25, 1.7e9 + 5.25)
     assert (first.duration_s, first.peak_count, first.score) == (5.0, 2, 0.95)
     assert (first.box, first.frame_size) == ((12.0, 18.0, 110.0, 140.0), (320, 240))
     assert (first.snapshot, first.kept, second.state) == (None, False, "open")

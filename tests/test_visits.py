@@ -51,6 +51,20 @@ def test_it_ends_when_quiet_and_another_one_begins() -> None:
     assert changes[0].visit.id != changes[2].visit.id
 
 
+def test_a_bird_that_is_back_after_the_end_of_its_visit_begins_another() -> None:
+    # the tracker still knows it, since it was away for less than its longest gap
+    changes = replay(
+        [(0.0, [bird(1, 0, 0)]), (0.6, []), (0.7, [bird(1, 0, 0.7)]), (0.9, [bird(1, 0, 0.9)])],
+        quiet_s=0.5,
+    )
+    assert [change.kind for change in changes] == ["start", "end", "start", "end"]
+    assert [round(c.visit.started_utc_s - NOON_UTC_S, 3) for c in changes] == [0, 0, 0.7, 0.7]
+    assert changes[-1].visit.duration_s == pytest.approx(0.2)
+    # within one second, and yet told apart
+    assert changes[0].visit.id == "feeder-20250615T150640000"
+    assert changes[2].visit.id == "feeder-20250615T150640700"
+
+
 def test_birds_that_take_turns_make_one_visit_and_its_peak_counts_them() -> None:
     both = [bird(1, 0, 1), bird(2, 1, 1)]
     start, end = replay([(0.0, [bird(1, 0, 0)]), (1.0, both), (2.0, [bird(2, 1, 2)])])

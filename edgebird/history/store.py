@@ -188,7 +188,7 @@ class VisitStore:
         self._db.close()
 
     def _pictures_in(self, folder: Path) -> Iterator[str]:
-        ours = re.compile(rf"({re.escape(self._camera)}-\d{{8}}T\d{{6}})\.jpg")
+        ours = re.compile(rf"({re.escape(self._camera)}-\d{{8}}T\d{{6}}(?:\d{{3}})?)\.jpg")
         try:
             with os.scandir(folder) as entries:
                 yield from (match[1] for entry in entries if (match := ours.fullmatch(entry.name)))
@@ -198,14 +198,15 @@ class VisitStore:
     def _adopt(self, id_: str, picture: Path) -> None:
         """Remember a picture, of a visit that is known or else of one that only it tells of."""
         try:
-            started = datetime.strptime(id_[-15:], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+            moment = id_.rpartition("-")[2]
+            started = datetime.strptime(moment[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         except ValueError:
             return
         self._db.execute(
             "INSERT INTO visits (id, state, started_s, duration_s, peak_count, picture) "
             "VALUES (?, 'cut', ?, 0, 1, ?) "
             "ON CONFLICT (id) DO UPDATE SET picture = excluded.picture",
-            (id_, started.timestamp(), str(picture)),
+            (id_, started.timestamp() + int(moment[15:] or 0) / 1000, str(picture)),
         )
 
     def _trim(self) -> None:

@@ -2,7 +2,7 @@
 
 The alert at the start of a visit, as published on ``edgebird/<device>/<camera>/visit``::
 
-    {"event_type": "start", "visit": "camera0-20250314T093005", "device": "3f9a1c0b",
+    {"event_type": "start", "visit": "camera0-20250314T093005120", "device": "3f9a1c0b",
      "camera": "camera0", "started": "2025-03-14T09:30:05.120Z", "ended": null,
      "duration_s": 0.4, "peak_count": 1, "score": 0.912,
      "box": {"px": [412.0, 180.5, 598.2, 366.0], "fraction": [0.3219, 0.2507, 0.4673, 0.5083]},
