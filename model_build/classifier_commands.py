@@ -124,8 +124,8 @@ def train(
     default=0.0,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Of what it calls birds, at least so many are to be birds, by more than a standard error: "
-    "the higher, the fewer false alarms and birds; 4 min more. 0: the threshold is 0.5.",
+    help="Of what it calls birds, at least so many are to be birds, by more than two standard "
+    "errors: the higher, the fewer false alarms and birds; 4 min more. 0: the threshold is 0.5.",
 )
 @click.option(
     "--average",

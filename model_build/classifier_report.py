@@ -78,8 +78,8 @@ def figures(answers: Answers, threshold: float) -> ClassifierMetrics:
 
 def threshold_for(answers: Answers, precision: float) -> float:
     """The lowest threshold, from 0.5 on in steps of 0.01, at which of what is called a bird at
-    least a share of ``precision`` are birds, by more than a standard error: the first that looks
-    good enough on some pictures is mostly not on others.
+    least a share of ``precision`` are birds, by more than two standard errors: the first that
+    looks good enough on some pictures is mostly not on others, which have an error of their own.
 
     Raises:
         ValueError: there is none up to 0.99.
@@ -88,7 +88,7 @@ def threshold_for(answers: Answers, precision: float) -> float:
         called = answers.probabilities >= hundredths / 100
         error = np.sqrt(precision * (1 - precision) / max(1, called.sum()))
         share = answers.birds[called].mean() if called.any() else 0.0
-        if share >= precision + error:
+        if share >= precision + 2 * error:
             return hundredths / 100
     raise ValueError(f"no threshold up to 0.99 gives a precision of {precision}")
 
