@@ -18,7 +18,7 @@ from edgebird.tiles import Region
 # no more birds than this one).
 _WINDOW = 1.2
 # How much the classifier's log-odds weigh beside the detector's, and how far they can move it.
-WEIGHT, REACH = 0.1, 1.0
+WEIGHT, REACH = 0.05, 1.0
 # Below the first score no second look makes a bird of it, from the second on it is one.
 _DOUBTFUL = (0.1, 0.85)
 # A frame has few birds; with more doubtful detections than this, it is noise that costs time.
