@@ -319,7 +319,7 @@ def climb(digits: Digits, folder: Path, *, effort: float = 1.0, seed: int = 8) -
     centred, centred_labels = exam.one_each(count, anywhere=False)
     off, off_labels = exam.one_each(count, anywhere=True)
     rungs = []
-    steps = {name: round(effort * n) for name, n in (("a", 2500), ("d", 5000), ("e", 5000))}
+    steps = {name: round(effort * n) for name, n in (("a", 2000), ("d", 3000), ("e", 4500))}
     with tqdm(total=sum(steps.values()), desc="digits", unit="step") as progress:
         # (a) and (b): one digit in the middle, then anywhere.
         small = connected_network()

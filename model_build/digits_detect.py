@@ -65,7 +65,7 @@ def finds_several(learn: Canvases, exam: Canvases, folder: Path, *, effort: floa
         IoU of 0.5, another digit is not to be.
     """
     model, training = pipeline(), _Windows(learn)
-    steps = round(effort * 4000)
+    steps = round(effort * 3000)
     with tqdm(total=steps, desc="digits, one of several", unit="step") as progress:
         fit(model, training.batch, steps, progress)
     sample = [_scene(learn)[0] for _ in range(20)]
