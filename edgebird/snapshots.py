@@ -12,10 +12,10 @@ from edgebird.annotate import draw_birds, make_folder, write_jpeg
 from edgebird.disk import DiskUse, free_mb
 from edgebird.errors import OutputError
 from edgebird.structures import VisitChanged
+from edgebird.visit_ids import MOMENT
 
-# The end of a visit's id: its time, in older ones without milliseconds.
-_OUR_PICTURE = re.compile(r"-\d{8}T\d{6}(\d{3})?\.jpg\Z")
-_HALF_WRITTEN = re.compile(r"\A\..+-\d{8}T\d{6}(\d{3})?\.jpg\.partial\Z")
+_OUR_PICTURE = re.compile(rf"{MOMENT}\.jpg\Z")
+_HALF_WRITTEN = re.compile(rf"\A\..+{MOMENT}\.jpg\.partial\Z")
 _PART = "pictures"
 # So much room is made at once, so that the folder need not be read for each picture.
 _ROOM_SHARE = 0.05

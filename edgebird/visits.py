@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import cv2
 import numpy as np
 
 from edgebird.structures import Box, Frame, Image, Track, TrackState, Visit, VisitChanged
 from edgebird.tracker import birds_at_once
+from edgebird.visit_ids import visit_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +98,8 @@ class Visits:
     def _begin(self, frame: Frame, best: Track) -> Visit:
         duration_s = frame.monotonic_s - self._first_seen_s
         started_utc_s = frame.utc_s - duration_s
-        # To the millisecond: a clock that went back, as that of a board without power, comes to
-        # the same seconds again.
-        started = datetime.fromtimestamp(started_utc_s, UTC)
-        moment = f"{started:%Y%m%dT%H%M%S}{started.microsecond // 1000:03d}"
         return Visit(
-            id=f"{self._camera}-{moment}",
+            id=visit_id(self._camera, started_utc_s),
             camera=self._camera,
             started_utc_s=started_utc_s,
             duration_s=duration_s,

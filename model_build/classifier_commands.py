@@ -45,7 +45,7 @@ def classifier() -> None:
     \b
     In this order, once the packs are gathered (python -m model_build --help):
       1. python -m model_build classifier train      (an hour and a half on 2 cores;
-         model_build/README.md has the four stages of the shipped one)
+         model_build/README.md has the five stages of the shipped one)
       2. python -m model_build classifier quantize   calibrated, int8        (2 min)
       3. python -m model_build classifier evaluate   on 15,000 pictures      (15 min)
       4. python -m model_build classifier export     ship it in edgebird/models

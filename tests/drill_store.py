@@ -33,6 +33,7 @@ from edgebird.history.store import VisitStore
 from edgebird.sinks.store import StoreSink
 from edgebird.snapshots import Snapshots
 from edgebird.structures import Visit, VisitChanged
+from edgebird.visit_ids import visit_id
 
 CAMERA = "drill"
 SIZE = (320, 240)
@@ -44,9 +45,8 @@ _DISK_MB = 24
 def changes(number: int, image: np.ndarray | None) -> tuple[VisitChanged, VisitChanged]:
     """The start and the end of a visit, a minute after the one before."""
     started_s = 1.7e9 + 60 * number + 0.25
-    moment = time.strftime("%Y%m%dT%H%M%S250", time.gmtime(started_s))
     box = (10.0, 20.0, 110.0, 140.0)
-    visit = Visit(f"{CAMERA}-{moment}", CAMERA, started_s, 0.4, None, 1, 0.9, box, SIZE)
+    visit = Visit(visit_id(CAMERA, started_s), CAMERA, started_s, 0.4, None, 1, 0.9, box, SIZE)
     ended = Visit(
         visit.id, CAMERA, started_s, 5.0, started_s + 5, 2, 0.95, (12.0, 18.0, 110.0, 140.0), SIZE
     )

@@ -10,13 +10,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from edgebird.database import open_or_begin_anew
 from edgebird.errors import EdgebirdError
 from edgebird.structures import Box, Visit
+from edgebird.visit_ids import MOMENT, started_utc_s_of
 
 MAX_BYTES = 20_000_000
 KEPT = "kept"
@@ -188,7 +188,7 @@ class VisitStore:
         self._db.close()
 
     def _pictures_in(self, folder: Path) -> Iterator[str]:
-        ours = re.compile(rf"({re.escape(self._camera)}-\d{{8}}T\d{{6}}(?:\d{{3}})?)\.jpg")
+        ours = re.compile(rf"({re.escape(self._camera)}{MOMENT})\.jpg")
         try:
             with os.scandir(folder) as entries:
                 yield from (match[1] for entry in entries if (match := ours.fullmatch(entry.name)))
@@ -198,15 +198,14 @@ class VisitStore:
     def _adopt(self, id_: str, picture: Path) -> None:
         """Remember a picture, of a visit that is known or else of one that only it tells of."""
         try:
-            moment = id_.rpartition("-")[2]
-            started = datetime.strptime(moment[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+            started_utc_s = started_utc_s_of(id_)
         except ValueError:
             return
         self._db.execute(
             "INSERT INTO visits (id, state, started_s, duration_s, peak_count, picture) "
             "VALUES (?, 'cut', ?, 0, 1, ?) "
             "ON CONFLICT (id) DO UPDATE SET picture = excluded.picture",
-            (id_, started.timestamp() + int(moment[15:] or 0) / 1000, str(picture)),
+            (id_, started_utc_s, str(picture)),
         )
 
     def _trim(self) -> None:
