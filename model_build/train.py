@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -363,21 +364,31 @@ def _sum_over_replicas(values):
 
 def _take_over_from_chief(strategy: tf.distribute.Strategy, state: list, step: int) -> int:
     """Give all machines the first one's state and step: only that one has the checkpoint."""
+    # All values of a type in one vector: hundreds of small sums would each have to be agreed upon.
+    values = [np.asarray(step), *(v.numpy() for v in state)]
+    types = sorted({value.dtype for value in values}, key=str)
+    vectors = [
+        tf.constant(np.concatenate([v.ravel() for v in values if v.dtype == dtype]))
+        for dtype in types
+    ]
 
     @tf.function
-    def from_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    def from_chief(vectors: list[tf.Tensor]) -> list[tf.Tensor]:
         def share() -> list[tf.Tensor]:
             first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
-            return [
-                _sum_over_replicas(value if first else tf.zeros_like(value)) for value in values
-            ]
+            return [_sum_over_replicas(v if first else tf.zeros_like(v)) for v in vectors]
 
         return [strategy.experimental_local_results(v)[0] for v in strategy.run(share)]
 
-    *values, common = from_chief([tf.constant(v.numpy()) for v in state] + [tf.constant(step)])
-    for variable, value in zip(state, values, strict=True):
+    taken = dict(zip(types, (v.numpy() for v in from_chief(vectors)), strict=True))
+    common = []
+    for value in values:
+        size, rest = value.size, taken[value.dtype]
+        common.append(rest[:size].reshape(value.shape))
+        taken[value.dtype] = rest[size:]
+    for variable, value in zip(state, common[1:], strict=True):
         variable.assign(value)
-    return int(common)
+    return int(common[0])
 
 
 @tf.function
