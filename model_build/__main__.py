@@ -183,6 +183,12 @@ def gather(packs: Path, data: Path) -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="hard_negatives.txt of 'mine': bird-free pictures to be shown more often.",
 )
+@click.option(
+    "--normalized/--no-normalized",
+    default=None,
+    help="With batch normalization, which makes a step take longer and is folded into the weights "
+    "afterwards.  [default: without]",
+)
 @click.option("--seed", type=int, help="Another seed, another run.")
 @click.option(
     "--start-from",

@@ -37,9 +37,10 @@ from model_build.checkpoint import (
 from model_build.classifier_data import TrainingPictures
 from model_build.classifier_pictures import ArticleMix, FeederMix
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE
+from model_build.normalization import normalized_after
 from model_build.start_weights import load_keras_weights
 from model_build.train import learning_rate
-from model_build.trunk import LITE2, Trunk, freeze_trunk, normalized_after
+from model_build.trunk import LITE2, Trunk, freeze_trunk
 
 LOG, WEIGHTS = "metrics.jsonl", "classifier.weights.h5"
 # Of what the classes of the sets teach beside "bird or not", in the sum of the losses.

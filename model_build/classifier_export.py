@@ -22,10 +22,10 @@ from model_build.classifier import (
 )
 from model_build.classifier_data import Labelled, TrainingPictures
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE, scaled
+from model_build.normalization import copy_without_normalization
 from model_build.quantize import current_commit
 from model_build.runs import trunk_data
 from model_build.start_weights import load_keras_weights
-from model_build.trunk import weights_without_normalization
 
 CLASSIFIER_DATA = [
     TrainingData("CIFAR-10", "no terms stated; from Tiny Images"),
@@ -127,9 +127,7 @@ def verdict_model(
     costs nothing at use.
     """
     model = _with_one_output(recipe)
-    for layer in model.layers[:-1]:
-        if layer.weights:
-            layer.set_weights(weights_without_normalization(trained, layer.name))
+    copy_without_normalization(trained, model)
     kernel, bias = trained.get_layer("logits").get_weights()
     slope, offset = calibration
     model.get_layer("log_odds").set_weights(

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from model_build.normalization import normalized_after
 from model_build.targets import STRIDE as STRIDE  # the network's too
 from model_build.trunk import LITE0, Trunk, relu6
 
@@ -35,14 +36,19 @@ def scaled(pictures: np.ndarray) -> np.ndarray:
     return (pictures.astype(np.float32) - PIXEL_MEAN) / PIXEL_SCALE
 
 
-def _separable(x, kernel: int, channels: int, name: str):
+def _separable(x, kernel: int, channels: int, name: str, normalized: bool):
     x = layers.DepthwiseConv2D(kernel, padding="same", name=f"{name}_depthwise")(x)
-    x = layers.Conv2D(channels, 1, name=f"{name}_pointwise")(x)
-    return relu6(x, f"{name}_relu")
+    pointwise = layers.Conv2D(channels, 1, name=f"{name}_pointwise")
+    return relu6(normalized_after(pointwise, x, normalized), f"{name}_relu")
 
 
 def build_detector(
-    size_px: int, trunk: Trunk = LITE0, *, channels: int = 64, batch_size: int | None = None
+    size_px: int,
+    trunk: Trunk = LITE0,
+    *,
+    channels: int = 64,
+    batch_size: int | None = None,
+    normalized: bool = False,
 ) -> keras.Model:
     """The network with fresh weights.
 
@@ -51,6 +57,7 @@ def build_detector(
         trunk: what looks at the picture.
         channels: width of the merged map and the head.
         batch_size: fixed for export, None for training.
+        normalized: with batch normalizations to learn with, see `normalization`.
 
     Returns:
         A model from float32 (N, size, size, 3), scaled by `PIXEL_MEAN` and `PIXEL_SCALE`, to two
@@ -61,7 +68,7 @@ def build_detector(
     if size_px % 32:
         raise ValueError(f"the input size must be a multiple of 32, not {size_px}")
     picture = keras.Input((size_px, size_px, 3), batch_size=batch_size, name="picture")
-    blocks = trunk.blocks(picture)
+    blocks = trunk.blocks(picture, normalized=normalized)
     laterals = [
         layers.Conv2D(channels, 1, name=f"lateral{stride}")(blocks[trunk.last_blocks[stride]])
         for stride in FEATURE_STRIDES
@@ -71,12 +78,12 @@ def build_detector(
         # XLA has no gradient of it in half precision
         x = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name=f"up{stride}")(x)
         x = layers.Add(name=f"merge{stride}")([x, laterals.pop()])
-        x = _separable(x, 5, channels, f"smooth{stride}")
-    x = _separable(x, 5, channels, "head1")
+        x = _separable(x, 5, channels, f"smooth{stride}", normalized)
+    x = _separable(x, 5, channels, "head1", normalized)
     # Two branches, since what says "bird" and what says "its border is here" differ, and two
     # outputs, since one int8 scale cannot serve both.
-    objectness = _separable(x, 3, channels, "objectness_branch")
-    box = _separable(x, 5, channels, "box_branch")
+    objectness = _separable(x, 3, channels, "objectness_branch", normalized)
+    box = _separable(x, 5, channels, "box_branch", normalized)
     objectness = layers.Conv2D(
         1,
         1,

@@ -17,7 +17,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,8 @@ from model_build.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoi
 from model_build.composing import Composer, Workers, default_processes
 from model_build.input_pipeline import Part, picture_batches
 from model_build.losses import bird_cells, detection_loss
-from model_build.network import build_detector
+from model_build.network import build_detector, scaled
+from model_build.normalization import adopt_plain_weights, copy_without_normalization
 from model_build.start_weights import load_start_weights
 from model_build.trunk import freeze_trunk, trunk_named, trunk_variables
 
@@ -44,6 +45,8 @@ _SCALAR = tf.compat.v1.SummaryMetadata(
 )
 # Gradients of the whole batch are shortened to this length.
 _LONGEST_GRADIENT = 10.0
+# Pictures in which normalizations see what they begin with.
+_LOOKED_AT = 128
 
 
 class Schedule(Protocol):
@@ -79,6 +82,8 @@ class Recipe:
         weight_decay: of AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101).
         ema: share of the old value that the averaged weights keep at each step.
         empty_share: of the photos used as they are, those without a bird.
+        normalized: whether it learns with batch normalization, which is folded into its weights
+            afterwards; several replicas normalize each over its share of a batch.
         seed: of the weights and the pictures.
     """
 
@@ -94,6 +99,7 @@ class Recipe:
     weight_decay: float = 1e-4
     ema: float = 0.9985
     empty_share: float = 0.25
+    normalized: bool = False
     seed: int = 1
 
 
@@ -203,14 +209,19 @@ def train(
     replicas, is_chief = part.replicas, part.index == 0
     keras.mixed_precision.set_global_policy("mixed_float16" if device.half_precision else "float32")
     keras.utils.set_random_seed(recipe.seed)
+    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share)
     with strategy.scope():
         trunk = trunk_named(recipe.trunk, recipe.narrowed)
-        model = build_detector(recipe.size_px, trunk)
-        averaged = build_detector(recipe.size_px, trunk)
-        if start_from is not None:
-            load_start_weights(model, start_from)
-        else:
+        model = build_detector(recipe.size_px, trunk, normalized=recipe.normalized)
+        averaged = build_detector(recipe.size_px, trunk, normalized=recipe.normalized)
+        plain = build_detector(recipe.size_px, trunk) if recipe.normalized else averaged
+        if start_from is None:
             trunk.load_imagenet_weights(model)
+        elif recipe.normalized:
+            load_start_weights(plain, start_from)
+            adopt_plain_weights(model, plain, _first_pictures(composer))
+        else:
+            load_start_weights(model, start_from)
         freeze_trunk(model, trunk.last_blocks[recipe.frozen_stride] + 1)
         averaged.set_weights(model.get_weights())
         optimizer = keras.optimizers.AdamW(
@@ -268,7 +279,6 @@ def train(
     step = restore_checkpoint(checkpoint, state, recipe, pictures) if is_chief else 0
     if part.machines > 1:
         step = _take_over_from_chief(strategy, state, step)
-    composer = Composer(material, recipe.seed, recipe.size_px, recipe.empty_share)
     with (
         closing(Workers(composer, device.processes)) as workers,
         closing(Log(folder, is_chief)) as log,
@@ -311,12 +321,19 @@ def train(
                 save_checkpoint(checkpoint, state, step, recipe, pictures)
             sums, started, started_step = {}, time.monotonic(), step
         progress.close()
+    copy_without_normalization(averaged, plain)
     if is_chief:
-        averaged.save_weights(folder / WEIGHTS)
+        plain.save_weights(folder / WEIGHTS)
     if part.machines > 1:
         # The first machine to leave would look like a failure to the others.
         _wait_for_all(strategy)
-    return averaged
+    return plain
+
+
+def _first_pictures(composer: Composer) -> Iterator[np.ndarray]:
+    """A few batches of a run's pictures, as the network takes them."""
+    for start in range(0, _LOOKED_AT, 4):
+        yield scaled(np.stack([composer(start + i)[0] for i in range(4)]))
 
 
 class Log:

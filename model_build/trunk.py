@@ -1,11 +1,6 @@
 """The trunk of both networks: EfficientNet-Lite with ImageNet weights, as wide as is wanted.
 
-The detector's batch normalizations are folded into its convolutions before training: they would be
-frozen anyway (batches on a small machine are too small to train them), and folded they cost
-nothing. The classifier may learn with them, and loses them afterwards.
-
 EfficientNet-Lite: Liu, 2020, after Tan and Le, 2019, arXiv:1905.11946.
-Batch normalization: Ioffe and Szegedy, 2015, arXiv:1502.03167.
 """
 
 from __future__ import annotations
@@ -18,11 +13,10 @@ import keras
 import numpy as np
 from keras import layers
 
+from model_build.normalization import EPSILON, folded, normalization_name, normalized_after
 from model_build.trunk_weights import convolution_kernel, imagenet_state_dict, normalization
 
 _STEM_CHANNELS = 32
-# Of the networks' batch normalizations, as they were trained on ImageNet.
-_EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
@@ -106,10 +100,10 @@ class Trunk:
                 continue
             kernel, norms = convolution_kernel(state, convolution), normalization(state, norm)
             weights = [kernel, np.zeros_like(norms[0])]
-            if (after := layer_of.get(_normalization_name(name))) is not None:
+            if (after := layer_of.get(normalization_name(name))) is not None:
                 after.set_weights(norms)
             else:
-                weights = folded(weights, norms, _EPSILON)
+                weights = folded(weights, norms, EPSILON)
             layer_of[name].set_weights(weights)
 
     def _names(self) -> dict[str, tuple[str, str]]:
@@ -163,52 +157,6 @@ def trunk_named(name: str, narrowed: Sequence[int] = ()) -> Trunk:
 def relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """What the trunk has behind its convolutions."""
     return layers.ReLU(6.0, name=name)(x)
-
-
-def normalized_after(
-    layer: layers.Layer, x: keras.KerasTensor, normalized: bool
-) -> keras.KerasTensor:
-    """The layer's answer, on request with a batch normalization after it, which helps its training;
-    `weights_without_normalization` takes it out again.
-    """
-    x = layer(x)
-    if normalized:
-        name = _normalization_name(layer.name)
-        x = layers.BatchNormalization(epsilon=_EPSILON, name=name)(x)
-    return x
-
-
-def weights_without_normalization(trained: keras.Model, name: str) -> list[np.ndarray]:
-    """A layer's weights, with the normalization after it, if any, taken on by them."""
-    weights = trained.get_layer(name).get_weights()
-    after = _normalization_name(name)
-    if after not in (layer.name for layer in trained.layers):
-        return weights
-    layer = trained.get_layer(after)
-    return folded(weights, layer.get_weights(), layer.epsilon)
-
-
-def folded(
-    weights: Sequence[np.ndarray], norms: Sequence[np.ndarray], epsilon: float
-) -> list[np.ndarray]:
-    """A layer's kernel and bias that take on the batch normalization after it: once trained, that
-    is a factor and an offset for each channel.
-
-    Args:
-        weights: the kernel, with the channels as its last axis that is not 1, and the bias.
-        norms: gain, offset, mean and variance, each (channels,).
-        epsilon: of the batch normalization.
-    """
-    kernel, bias = weights
-    gain, offset, mean, variance = norms
-    gain = gain / np.sqrt(variance + epsilon)
-    # a depthwise convolution's is (kh, kw, channels, 1)
-    factor = gain[:, None] if kernel.shape[-1] == 1 else gain
-    return [kernel * factor, (bias - mean) * gain + offset]
-
-
-def _normalization_name(layer: str) -> str:
-    return f"{layer}_normalized"
 
 
 def _inverted_residual(

@@ -33,7 +33,8 @@ from model_build.composing import Composer, Workers
 from model_build.equalize import channel_sizes, correct_biases, equalize, streams_of
 from model_build.input_pipeline import Part, measure_input, picture_batches
 from model_build.losses import detection_loss
-from model_build.network import STRIDE, build_detector
+from model_build.network import STRIDE, build_detector, scaled
+from model_build.normalization import adopt_plain_weights, copy_without_normalization
 from model_build.pruning import prune
 from model_build.quantize import card_for, quantize
 from model_build.runs import Origin, origin_of, read_hard_negatives, write_hard_negatives
@@ -47,7 +48,6 @@ from model_build.trunk import (
     freeze_trunk,
     trunk_named,
     trunk_variables,
-    weights_without_normalization,
 )
 from model_build.trunk_weights import imagenet_state_dict
 from model_build.validation import KerasInterpreter, falsely_alarming, float_card
@@ -185,10 +185,26 @@ def test_a_trunk_says_the_same_with_its_normalizations_and_folded(trunk: Trunk) 
     wanted = np.asarray(trained(shown))
     assert wanted.std() > 0.1
     np.testing.assert_allclose(narrow(shown), wanted, atol=1e-3)
-    for name in convolutions:
-        weights = weights_without_normalization(trained, name)
-        for one, other in zip(weights, narrow.get_layer(name).get_weights(), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    loaded = narrow.get_weights()
+    narrow.set_weights([np.zeros_like(weights) for weights in loaded])
+    copy_without_normalization(trained, narrow)
+    for one, other in zip(narrow.get_weights(), loaded, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_normalizations_put_into_a_trained_network_change_nothing_at_first() -> None:
+    trunk = trunk_named("lite0", channels_left(DEFAULT_DETECTOR))
+    plain = build_detector(64, trunk)
+    load_start_weights(plain, DEFAULT_DETECTOR)
+    model = build_detector(64, trunk, normalized=True)
+    shown = scaled(np.stack([cv2.resize(drawn_bird(n)[0], (64, 64)) for n in range(8)]))
+    adopt_plain_weights(model, plain, [shown[:4], shown[4:]])
+    wanted = plain(shown)
+    for one, other in zip(model(shown, training=False), wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    # While it learns, it normalizes by what it is shown: by the same, here.
+    for one, other in zip(model(shown, training=True), wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=0.05)
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
@@ -343,6 +359,37 @@ def test_a_training_goes_on_without_the_channels_that_were_left_out(
     load_start_weights(build_detector(64, trunk), run / "detector.weights.h5")
     with pytest.raises(ValueError, match="its layer block4_expand has a kernel of"):
         load_start_weights(build_detector(64), DEFAULT_DETECTOR)
+
+
+def test_a_training_with_batch_normalization_ends_without(
+    material: Material, tmp_path: Path
+) -> None:
+    narrowed = tuple(channels_left(DEFAULT_DETECTOR))
+    recipe = replace(TINY, narrowed=narrowed, normalized=True)
+    seen = []
+
+    def remember(model: keras.Model) -> dict[str, float]:
+        seen.append(model)
+        return {}
+
+    model = train(
+        material,
+        recipe,
+        tmp_path,
+        start_from=DEFAULT_DETECTOR,
+        checkpoint_every=2,
+        validate=remember,
+    )
+    assert any("normalized" in layer.name for layer in seen[-1].layers)
+    plain = build_detector(64, trunk_named("lite0", narrowed))
+    load_start_weights(plain, tmp_path / "detector.weights.h5")
+    shown = scaled(np.stack([cv2.resize(drawn_bird(n)[0], (64, 64)) for n in range(2)]))
+    for one, other, learned in zip(model(shown), plain(shown), seen[-1](shown), strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, learned, atol=1e-3)
+    # once more: it goes on from the checkpoint, where nothing is left to do
+    again = train(material, recipe, tmp_path, start_from=DEFAULT_DETECTOR)
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
 def count_weights(model: keras.Model) -> int:
