@@ -64,20 +64,14 @@ def copy_without_normalization(trained: keras.Model, plain: keras.Model) -> None
     """Give a network without batch normalizations the weights of a trained one with them, as far
     as their layers have the same names.
     """
-    present = {layer.name for layer in trained.layers}
+    by_name = {layer.name: layer for layer in trained.layers}
     for layer in plain.layers:
-        if layer.weights and layer.name in present:
-            layer.set_weights(_without_normalization(trained, layer.name))
-
-
-def _without_normalization(trained: keras.Model, name: str) -> list[np.ndarray]:
-    """A layer's weights, with the normalization after it, if any, taken on by them."""
-    weights = trained.get_layer(name).get_weights()
-    after = normalization_name(name)
-    if after not in (layer.name for layer in trained.layers):
-        return weights
-    layer = trained.get_layer(after)
-    return folded(weights, layer.get_weights(), layer.epsilon)
+        if not layer.weights or layer.name not in by_name:
+            continue
+        weights = by_name[layer.name].get_weights()
+        if (after := by_name.get(normalization_name(layer.name))) is not None:
+            weights = folded(weights, after.get_weights(), after.epsilon)
+        layer.set_weights(weights)
 
 
 def folded(

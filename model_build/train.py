@@ -214,6 +214,7 @@ def train(
         trunk = trunk_named(recipe.trunk, recipe.narrowed)
         model = build_detector(recipe.size_px, trunk, normalized=recipe.normalized)
         averaged = build_detector(recipe.size_px, trunk, normalized=recipe.normalized)
+        # what comes of it
         plain = build_detector(recipe.size_px, trunk) if recipe.normalized else averaged
         if start_from is None:
             trunk.load_imagenet_weights(model)
@@ -321,7 +322,8 @@ def train(
                 save_checkpoint(checkpoint, state, step, recipe, pictures)
             sums, started, started_step = {}, time.monotonic(), step
         progress.close()
-    copy_without_normalization(averaged, plain)
+    if recipe.normalized:
+        copy_without_normalization(averaged, plain)
     if is_chief:
         plain.save_weights(folder / WEIGHTS)
     if part.machines > 1:
@@ -381,31 +383,22 @@ def _sum_over_replicas(values):
 
 def _take_over_from_chief(strategy: tf.distribute.Strategy, state: list, step: int) -> int:
     """Give all machines the first one's state and step: only that one has the checkpoint."""
-    # All values of a type in one vector: hundreds of small sums would each have to be agreed upon.
-    values = [np.asarray(step), *(v.numpy() for v in state)]
-    types = sorted({value.dtype for value in values}, key=str)
-    vectors = [
-        tf.constant(np.concatenate([v.ravel() for v in values if v.dtype == dtype]))
-        for dtype in types
-    ]
 
     @tf.function
-    def from_chief(vectors: list[tf.Tensor]) -> list[tf.Tensor]:
+    def from_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
         def share() -> list[tf.Tensor]:
             first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
-            return [_sum_over_replicas(v if first else tf.zeros_like(v)) for v in vectors]
+            return _sum_over_replicas([v if first else tf.zeros_like(v) for v in values])
 
         return [strategy.experimental_local_results(v)[0] for v in strategy.run(share)]
 
-    taken = dict(zip(types, (v.numpy() for v in from_chief(vectors)), strict=True))
-    common = []
-    for value in values:
-        size, rest = value.size, taken[value.dtype]
-        common.append(rest[:size].reshape(value.shape))
-        taken[value.dtype] = rest[size:]
-    for variable, value in zip(state, common[1:], strict=True):
-        variable.assign(value)
-    return int(common[0])
+    # A list of one type is summed at once, where hundreds of single values would each have to be
+    # agreed upon; float64 holds weights and counts exactly.
+    numbers = [step, *(variable.numpy() for variable in state)]
+    common, *values = from_chief([tf.constant(n, tf.float64) for n in numbers])
+    for variable, value in zip(state, values, strict=True):
+        variable.assign(tf.cast(value, variable.dtype))
+    return int(common)
 
 
 @tf.function
