@@ -6,10 +6,12 @@ Which of them it is shows in the files that are there:
 - a ``.json`` with ``images`` and ``annotations``: COCO, with the pictures anywhere below;
 - ``.xml`` files with an ``<annotation>``: Pascal VOC, beside the pictures or in another folder;
 - ``.txt`` files beside the pictures, or in ``labels/`` where those are in ``images/``: YOLO. The
-  classes' names are taken from ``classes.txt``, a ``.names`` or a ``.yaml`` file.
+  classes' names are taken from ``classes.txt``, a ``.names`` or a ``.yaml`` file, the nearest one
+  above a label.
 
-A label that makes no sense costs its picture, not the folder: a box that is silently wrong would be
-learned. Each is named with its file and line or field.
+A label that makes no sense, or of which it is not clear what picture it means, costs its picture,
+not the folder: a box that is silently wrong would be learned, and a bird that is taken for nothing
+as well. Each is named with its file and line or field.
 """
 
 from __future__ import annotations
@@ -36,24 +38,30 @@ class Label:
     """What a label says about a picture.
 
     Args:
-        xyxy: a row for each box.
-        names: what is in each box.
         size: width and height that the boxes refer to: in pixels, `AS_FRACTIONS`, or None for
             those of the picture.
+        xyxy: a row for each box.
+        names: what is in each box.
+        crowds: what there are many of, with no box for each.
     """
 
     size: tuple[float, float] | None
     xyxy: list[list[float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    crowds: list[str] = field(default_factory=list)
 
     def add(self, name: str, left: float, top: float, right: float, bottom: float) -> None:
         """Add a box.
 
         Raises:
-            ValueError: it has no area or is not made of finite numbers.
+            ValueError: it has no area, is not made of finite numbers, or of fractions where it
+                should be of pixels.
         """
+        box = f"a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"
         if not (np.isfinite([left, top, right, bottom]).all() and right > left and bottom > top):
-            raise ValueError(f"a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g})")
+            raise ValueError(box)
+        if self.size != AS_FRACTIONS and right <= 1 and bottom <= 1:
+            raise ValueError(f"{box}: expected pixels, these look like fractions")
         self.xyxy.append([left, top, right, bottom])
         self.names.append(name)
 
@@ -105,7 +113,8 @@ def read_labels(folder: Path) -> Labels:
         if by_picture is not None:
             labelled = by_picture.keys() | search.badly_labelled
             unlabelled = [path for path in pictures if path not in labelled]
-            return Labels(name, by_picture, unlabelled, search.problems)
+            good = {p: label for p, label in by_picture.items() if p not in search.badly_labelled}
+            return Labels(name, good, unlabelled, search.problems)
     raise ValueError(
         f"{folder} holds {len(pictures)} pictures but no labels in YOLO, Pascal VOC or COCO format"
     )
@@ -121,19 +130,17 @@ def bird_names(names: Sequence[str], wanted: Sequence[str]) -> set[str]:
     Raises:
         ValueError: a wanted one does not occur, or none was named and it is not clear.
     """
-    present = {name.lower(): name for name in names}
-    listed = ", ".join(sorted(present.values())) or "none"
-    if wanted:
-        for name in wanted:
-            if name.lower() not in present:
-                raise ValueError(f"no box is labelled {name!r}; the labels are: {listed}")
-        return {present[name.lower()] for name in wanted}
-    if len(present) <= 1:
-        return set(present.values())
-    clear = {present[name] for name in ("bird", "birds") if name in present}
-    if not clear:
+    present = {name.lower() for name in names}
+    listed = ", ".join(sorted(set(names))) or "none"
+    birds = {name.lower() for name in wanted} or present & {"bird", "birds"}
+    for name in wanted:
+        if name.lower() not in present:
+            raise ValueError(f"no box is labelled {name!r}; the labels are: {listed}")
+    if not birds and len(present) <= 1:
+        birds = present
+    if present and not birds:
         raise ValueError(f"which labels are birds? Name each with --bird; the labels are: {listed}")
-    return clear
+    return {name for name in names if name.lower() in birds}
 
 
 def natural_key(path: Path) -> list[tuple[int, str]]:
@@ -156,26 +163,58 @@ class _Search:
             self._by_name[path.name.lower()].append(path)
             self._by_name[path.stem.lower()].append(path)
         self._known = set(pictures)
+        self._folders = {name for path in pictures for name in self._above(path)}
 
-    def picture(self, name: str, beside: Path) -> Path | None:
-        """The picture of this name (with or without ending): where it says, or the only one."""
+    def named(self, name: str, beside: Path) -> list[Path]:
+        """The pictures that a label may mean.
+
+        Args:
+            name: with or without the file's ending, perhaps with folders.
+            beside: the folder that the label lies in.
+        """
         name = name.replace("\\", "/")  # some tools write Windows paths
         for base in (beside, self.folder, self.folder / "images"):
             if (base / name) in self._known:
-                return base / name
+                return [base / name]
         found = self._by_name[Path(name).name.lower()]
-        near = [path for path in found if path.parent == beside]
-        candidates = near or found
-        return candidates[0] if len(candidates) == 1 else None
+        if near := [path for path in found if path.parent == beside]:
+            return near
+        # A label of one day is none of another day's picture, though cameras count anew each day.
+        wanted = self._folders.intersection(self._above(beside / "label"))
+        above = Path(name.lower()).parent
+        if not above.is_absolute() and ".." not in above.parts and ":" not in name:
+            wanted |= set(above.parts)
+        return [path for path in found if wanted <= set(self._above(path))]
+
+    def picture(self, names: Sequence[str], beside: Path, where: str) -> Path | None:
+        """The picture that a label means, by the first name that tells it; None where none does,
+        which is noted.
+        """
+        possible: list[Path] = []
+        for name in names:
+            found = self.named(name, beside)
+            if len(found) == 1:
+                return found[0]
+            possible += found
+        what = "there are several pictures" if possible else "there is no picture"
+        self.problem(where, f"{what} {names[-1]}", *possible)
+        return None
+
+    def pictures_like(self, picture: Path) -> list[Path]:
+        """All pictures with the same name, but for its ending."""
+        return self._by_name[picture.stem.lower()]
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
         return [path for path in self.files if path.suffix.lower() in suffixes]
 
-    def problem(self, where: str, what: object, picture: Path | None = None) -> None:
-        """Note what is wrong and where, and which picture has to be left out for it."""
+    def problem(self, where: str, what: object, *pictures: Path) -> None:
+        """Note what is wrong and where, and which pictures have to be left out for it."""
         self.problems.append(f"{where}: {what}")
-        if picture is not None:
-            self.badly_labelled.add(picture)
+        self.badly_labelled.update(pictures)
+
+    def _above(self, path: Path) -> list[str]:
+        """Names of the folders that a file lies in."""
+        return [name.lower() for name in path.relative_to(self.folder).parts[:-1]]
 
 
 Reader = Callable[[_Search], dict[Path, Label] | None]
@@ -195,9 +234,8 @@ def _read_cub(search: _Search) -> dict[Path, Label] | None:
         if key not in paths:
             search.problem(where, f"it is not in {names.name}")
             continue
-        picture = search.picture(paths[key][0], search.folder / "images")
+        picture = search.picture([paths[key][0]], search.folder / "images", where)
         if picture is None:
-            search.problem(where, f"there is no {paths[key][0]}")
             continue
         try:
             left, top, width, height = map(float, values)
@@ -228,58 +266,73 @@ def _numbered_lines(path: Path, values: int) -> list[tuple[str, list[str]]]:
 def _read_coco(search: _Search) -> dict[Path, Label] | None:
     labels: dict[Path, Label] | None = None
     for path in search.with_suffix(".json"):
+        text = _text(path)
+        if '"annotations"' not in text:
+            continue  # whatever else it is
         try:
-            content = json.loads(_text(path))
+            content = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
         if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
-            labels = (labels or {}) | _coco_labels(search, path, content)
+            labels = {} if labels is None else labels
+            _add_coco_labels(labels, search, path, content)
     return labels
 
 
-def _coco_labels(search: _Search, path: Path, content: dict[str, Any]) -> dict[Path, Label]:
+def _add_coco_labels(
+    labels: dict[Path, Label], search: _Search, path: Path, content: dict[str, Any]
+) -> None:
+    """Add what one file says; each may speak of other things in the same pictures."""
     categories = {}
     for number, category in enumerate(content.get("categories", [])):
         where = f"{path}, categories[{number}]"
-        categories[_field(category, "id", where)] = str(_field(category, "name", where))
-    pictures: dict[Any, Path] = {}
-    labels: dict[Path, Label] = {}
+        categories[str(_field(category, "id", where))] = str(_field(category, "name", where))
+    pictures: dict[str, Path | None] = {}
     for number, image in enumerate(content["images"]):
         where = f"{path}, images[{number}]"
-        name, key = str(_field(image, "file_name", where)), _field(image, "id", where)
-        picture = search.picture(name, path.parent)
+        name, key = str(_field(image, "file_name", where)), str(_field(image, "id", where))
+        pictures[key] = picture = search.picture([name], path.parent, where)
         if picture is None:
-            search.problem(where, f"there is no picture {name}, or more than one")
             continue
-        size = image.get("width"), image.get("height")
-        pictures[key] = picture
-        labels[picture] = Label(size=size if all(size) else None)
-    known = {_field(image, "id", path) for image in content["images"]}
+        size = _coco_size(image, where)
+        if labels.setdefault(picture, Label(size)).size != size:
+            search.problem(where, f"another size than another file has for {name}", picture)
     for number, annotation in enumerate(content["annotations"]):
         where = f"{path}, annotations[{number}]"
-        key = _field(annotation, "image_id", where)
+        key = str(_field(annotation, "image_id", where))
         if key not in pictures:
-            if key not in known:
-                search.problem(where, f"there is no image with the id {key}")
+            search.problem(where, f"there is no image with the id {key}")
+        picture = pictures.get(key)
+        if picture is None:
             continue
-        picture = pictures[key]
         try:
-            category = _field(annotation, "category_id", where)
+            category = str(_field(annotation, "category_id", where))
             if category not in categories:
                 raise ValueError(f"there is no category {category}")
             if annotation.get("iscrowd"):
-                raise ValueError("it is a crowd, which has no box for each bird")
+                labels[picture].crowds.append(categories[category])
+                continue
             box = _field(annotation, "bbox", where)
             try:
                 left, top, width, height = map(float, box)
             except (TypeError, ValueError):
                 raise ValueError(f"bbox: expected [x, y, width, height], got {box}") from None
-            if picture in labels:
-                labels[picture].add(categories[category], left, top, left + width, top + height)
+            labels[picture].add(categories[category], left, top, left + width, top + height)
         except ValueError as error:
             search.problem(where, error, picture)
-            labels.pop(picture, None)
-    return labels
+
+
+def _coco_size(image: dict[str, Any], where: str) -> tuple[float, float] | None:
+    """Width and height of an image record; None where it does not tell."""
+    width, height = image.get("width"), image.get("height")
+    if not width or not height:
+        return None
+    try:
+        return float(width), float(height)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where}: width and height: expected numbers, got {width!r} and {height!r}"
+        ) from None
 
 
 def _field(record: Any, name: str, where: object) -> Any:
@@ -292,25 +345,27 @@ def _field(record: Any, name: str, where: object) -> Any:
 
 
 def _read_voc(search: _Search) -> dict[Path, Label] | None:
-    labels = {}
+    labels: dict[Path, Label] = {}
     found = False
     for path in search.with_suffix(".xml"):
         try:
-            root = ElementTree.fromstring(_text(path))
-        except ElementTree.ParseError as error:
-            picture = search.picture(path.stem, path.parent)
-            search.problem(str(path), f"damaged: {error}", picture)
+            # bytes, since such a file says itself how it is encoded
+            root = ElementTree.fromstring(path.read_bytes())
+        except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
+            search.problem(str(path), f"damaged: {error}", *search.named(path.stem, path.parent))
             continue
         if root.tag != "annotation":
             continue
         found = True
-        named = root.findtext("filename", "")
-        picture = search.picture(path.stem, path.parent) or search.picture(named, path.parent)
+        named = root.findtext("filename", "").strip()
+        names = [name for name in (path.stem, named) if name]
+        picture = search.picture(names, path.parent, str(path))
         if picture is None:
-            search.problem(str(path), f"there is no picture {named or path.stem}, or more than one")
             continue
         try:
-            labels[picture] = _voc_label(root)
+            label = _voc_label(root)
+            if labels.setdefault(picture, label) != label:
+                raise ValueError(f"another file says something else of {picture}")
         except ValueError as error:
             search.problem(str(path), error, picture)
     return labels if found else None
@@ -352,31 +407,43 @@ def _read_yolo(search: _Search) -> dict[Path, Label] | None:
     labels = {}
     found = False
     for picture in search.pictures:
-        path = next((p for p in _yolo_candidates(search, picture) if p.is_file()), None)
+        path = _yolo_file(search, picture)
         if path is None:
             continue
         found = True
         label = Label(AS_FRACTIONS)
-        for number, line in enumerate(_text(path).splitlines(), start=1):
-            try:
+        where = str(path)
+        try:
+            here = _nearest_names(search, names, path)
+            for number, line in enumerate(_text(path).splitlines(), start=1):
+                where = f"{path}, line {number}"
                 if line.strip():
-                    label.add(*_yolo_box(line, names))
-            except ValueError as error:
-                search.problem(f"{path}, line {number}", error, picture)
-                break
-        else:
-            labels[picture] = label
+                    label.add(*_yolo_box(line, here))
+        except ValueError as error:
+            search.problem(where, error, picture)
+        labels[picture] = label
     return labels if found else None
 
 
-def _yolo_candidates(search: _Search, picture: Path) -> list[Path]:
+def _yolo_file(search: _Search, picture: Path) -> Path | None:
+    """The file with a picture's boxes."""
     relative = picture.relative_to(search.folder).with_suffix(".txt")
     parts = list(relative.parts)
-    places = [picture.with_suffix(".txt"), search.folder / "labels" / relative.name]
+    places = [picture.with_suffix(".txt")]
     if "images" in parts:
         parts[parts.index("images")] = "labels"
-        places.insert(1, search.folder.joinpath(*parts))
-    return [place for place in places if place.name != "classes.txt"]
+        places.append(search.folder.joinpath(*parts))
+    # all in one folder, which says nothing where several pictures have the name
+    flat = search.folder / "labels" / relative.name
+    alike = [p for p in search.pictures_like(picture) if p != picture]
+    if not alike:
+        places.append(flat)
+    for place in places:
+        if place.is_file() and place.name != "classes.txt":
+            return place
+    if flat.is_file() and search.folder / "images" not in [p.parent for p in alike]:
+        search.problem(str(flat), "there are several pictures of that name", picture)
+    return None
 
 
 def _yolo_box(line: str, names: dict[int, str]) -> tuple[str, float, float, float, float]:
@@ -401,24 +468,46 @@ def _yolo_box(line: str, names: dict[int, str]) -> tuple[str, float, float, floa
     return names.get(kind, str(kind)), left, top, right, bottom
 
 
-def _yolo_names(search: _Search) -> dict[int, str]:
-    """Names of the classes by number; none where no file tells them."""
-    for path in search.files:
+def _yolo_names(search: _Search) -> dict[Path, dict[int, str]]:
+    """Names of the classes by number, for each folder with a file that tells them."""
+    by_folder: dict[Path, dict[int, str]] = {}
+    for path in search.with_suffix(".txt", ".names"):
         if path.name == "classes.txt" or path.suffix == ".names":
             lines = (line.strip() for line in _text(path).splitlines())
-            return dict(enumerate(line for line in lines if line))
+            by_folder.setdefault(path.parent, dict(enumerate(line for line in lines if line)))
     for path in search.with_suffix(".yaml", ".yml"):
         try:
             content = yaml.safe_load(_text(path))
-        except yaml.YAMLError as error:
+            names = content.get("names") if isinstance(content, dict) else None
+            if isinstance(names, list):
+                names = dict(enumerate(names))
+            if isinstance(names, dict):
+                numbered = {int(number): str(name) for number, name in names.items()}
+                by_folder.setdefault(path.parent, numbered)
+        except (yaml.YAMLError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path} is damaged: {reason}") from error
-        names = content.get("names") if isinstance(content, dict) else None
-        if isinstance(names, list):
-            return dict(enumerate(map(str, names)))
-        if isinstance(names, dict):
-            return {int(number): str(name) for number, name in names.items()}
-    return {}
+    return by_folder
+
+
+def _nearest_names(
+    search: _Search, names: dict[Path, dict[int, str]], path: Path
+) -> dict[int, str]:
+    """The classes' names for a label: those told in its folder or the nearest one above, else the
+    only ones there are.
+
+    Raises:
+        ValueError: files in other folders tell different ones.
+    """
+    for folder in path.parents:
+        if folder in names:
+            return names[folder]
+        if folder == search.folder:
+            break
+    if any(other != first for first in names.values() for other in names.values()):
+        where = " and ".join(str(folder) for folder in list(names)[:2])
+        raise ValueError(f"the classes' names in {where} differ: which hold here?")
+    return next(iter(names.values()), {})
 
 
 def _text(path: Path) -> str:

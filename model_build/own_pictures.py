@@ -91,7 +91,7 @@ def load_own_pictures(
     labels = read_labels(folder)
     problems = list(labels.problems)
     used = bird_names(
-        list(dict.fromkeys(name for label in labels.by_picture.values() for name in label.names)),
+        sorted({name for label in labels.by_picture.values() for name in label.names}),
         birds,
     )
     wanted = dict(labels.by_picture)
@@ -239,6 +239,8 @@ def _fractions(label: Label, birds: set[str], picture: Image) -> np.ndarray:
             raise ValueError(
                 f"its label is for {w} x {h} pixels, the picture has {width} x {height}"
             )
+    if birds & set(label.crowds):
+        raise ValueError("its label has a crowd of birds, and no box for each")
     boxes = [box for box, name in zip(label.xyxy, label.names, strict=True) if name in birds]
     scale = np.array((label.size or (width, height)) * 2, np.float32)
     fractions = (np.array(boxes, np.float32).reshape(-1, 4) / scale).clip(0, 1)

@@ -15,7 +15,7 @@ pytest.importorskip("tqdm", reason="the build stage's libraries are in the newes
 from test_model_build import drawn_bird, example, jpeg, material
 
 from model_build.augment import training_scene
-from model_build.labels import read_labels
+from model_build.labels import bird_names, read_labels
 from model_build.own_pictures import load_own_pictures, mixed, own_material, split
 
 __all__ = ["material"]  # a fixture
@@ -218,6 +218,12 @@ BAD_VOC = [
     (voc("bird").replace("<ymin>31.0</ymin>", "<ymin>high</ymin>"), "object 1: <ymin>: expected a"),
     (voc("bird").replace("bndbox", "box"), "object 1: <bndbox> is missing"),
     (voc("bird", size="<width>120</width><height>160</height>"), "label is for 120 x 160 pixels"),
+    (
+        "<annotation><object><name>bird</name><bndbox><xmin>0.2</xmin><ymin>0.2</ymin>"
+        "<xmax>0.5</xmax><ymax>0.5</ymax></bndbox></object></annotation>",
+        "expected pixels, these look like fractions",
+    ),
+    ("<?xml version='1.0' encoding='klingon'?><annotation/>", "damaged"),
 ]
 
 
@@ -242,7 +248,8 @@ def coco_with(**changes: object) -> str:
 BAD_COCO = [
     (coco_with(bbox=[1, 2, 3]), "annotations[3]: bbox: expected [x, y, width, height]"),
     (coco_with(category_id=1), "annotations[3]: there is no category 1"),
-    (coco_with(iscrowd=1), "annotations[3]: it is a crowd"),
+    (coco_with(iscrowd=1), "3.jpg: its label has a crowd of birds"),
+    (coco_with(bbox=[0.2, 0.2, 0.3, 0.4]), "annotations[3]: a box from (0.2, 0.2) to (0.5, 0.6)"),
     (coco_with(bbox=[500, 500, 10, 10]), "lies outside of the picture"),
 ]
 
@@ -256,6 +263,120 @@ def test_a_bad_annotation_costs_its_picture_only(tmp_path: Path, text: str, comp
     [problem] = own.problems
     assert complaint in problem
     assert len(own.train + own.validation) == 23
+
+
+def birds_in(folder: Path) -> dict[str, int]:
+    """How many birds each picture that can be used has, by its path in the folder."""
+    labels = read_labels(folder)
+    return {
+        path.relative_to(folder).as_posix(): label.names.count("bird")
+        for path, label in sorted(labels.by_picture.items())
+    }
+
+
+def test_each_folder_has_its_own_names_of_classes(tmp_path: Path) -> None:
+    for day, names, bird in ((1, "bird\nsquirrel\n", 0), (2, "squirrel\nbird\n", 1)):
+        put(tmp_path, f"day{day}/1.jpg", picture(day))
+        put(tmp_path, f"day{day}/1.txt", yolo_line(bird))
+        put(tmp_path, f"day{day}/classes.txt", names)
+    put(tmp_path, "day3/1.jpg", picture(3))
+    put(tmp_path, "day3/1.txt", yolo_line())
+    assert birds_in(tmp_path) == {"day1/1.jpg": 1, "day2/1.jpg": 1}
+    [problem] = read_labels(tmp_path).problems
+    assert "day3/1.txt" in problem
+    assert "differ: which hold here?" in problem
+
+
+def test_a_label_without_its_picture_is_none_of_another_days(tmp_path: Path) -> None:
+    put(tmp_path, "day1/0001.jpg", picture(1))
+    put(tmp_path, "day1/0001.xml", voc())
+    put(tmp_path, "day2/0002.jpg", picture(2))
+    put(tmp_path, "day2/0001.xml", voc("bird"))
+    put(tmp_path, "day2/0002.xml", voc())
+    assert birds_in(tmp_path) == {"day1/0001.jpg": 0, "day2/0002.jpg": 0}
+    assert "there is no picture 0001" in read_labels(tmp_path).problems[0]
+
+
+def test_a_coco_record_without_its_picture_is_none_of_another_days(tmp_path: Path) -> None:
+    put(tmp_path, "day2/0001.jpg", picture(2))
+    put(tmp_path, "labels.json", coco(["day1/0001.jpg", "day2/0001.jpg"], ["day1/0001.jpg"]))
+    assert birds_in(tmp_path) == {"day2/0001.jpg": 0}
+    assert "there is no picture day1/0001.jpg" in read_labels(tmp_path).problems[0]
+
+
+def test_labels_in_folders_of_their_own_know_the_day(tmp_path: Path) -> None:
+    for day in (1, 2):
+        put(tmp_path, f"JPEGImages/day{day}/4.jpg", picture(day))
+        put(tmp_path, f"Annotations/day{day}/4.xml", voc("bird") if day == 1 else voc())
+    assert birds_in(tmp_path) == {"JPEGImages/day1/4.jpg": 1, "JPEGImages/day2/4.jpg": 0}
+
+
+def test_pictures_that_a_label_may_mean_are_not_taken_for_empty(tmp_path: Path) -> None:
+    for day in (1, 2):
+        put(tmp_path, f"day{day}/4.jpg", picture(day))
+    put(tmp_path, "Annotations/4.xml", voc("bird"))
+    labels = read_labels(tmp_path)
+    assert (labels.by_picture, labels.unlabelled) == ({}, [])
+    assert "there are several pictures 4" in labels.problems[0]
+
+
+def test_a_flat_folder_of_labels_speaks_of_names_that_occur_once(tmp_path: Path) -> None:
+    for name in ("images/f1.jpg", "empty/f1.jpg", "more/f2.jpg", "day1/f3.jpg", "day2/f3.jpg"):
+        put(tmp_path, name, picture())
+    for number in (1, 2, 3):
+        put(tmp_path, f"labels/f{number}.txt", yolo_line())
+    put(tmp_path, "labels/classes.txt", "bird\n")
+    labels = read_labels(tmp_path)
+    assert birds_in(tmp_path) == {"images/f1.jpg": 1, "more/f2.jpg": 1}
+    assert labels.unlabelled == [tmp_path / "empty/f1.jpg"]
+    assert ["there are several pictures" in problem for problem in labels.problems] == [True, True]
+
+
+def test_two_labels_that_contradict_each_other_cost_the_picture(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", picture())
+    put(tmp_path, "1.xml", voc("bird"))
+    put(tmp_path, "Annotations/1.xml", voc("bird"))
+    assert birds_in(tmp_path) == {"1.jpg": 1}
+    put(tmp_path, "Annotations/1.xml", voc())
+    assert birds_in(tmp_path) == {}
+
+
+def test_several_coco_files_add_to_each_other(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", picture())
+    put(tmp_path, "instances.json", coco(["1.jpg"], ["1.jpg"]))
+    put(tmp_path, "person_keypoints.json", coco(["1.jpg"], []))
+    put(tmp_path, "predictions.json", '{"a": 1}\n{"a": 2}\n')
+    assert birds_in(tmp_path) == {"1.jpg": 1}
+
+
+def test_numbers_written_as_text_are_understood(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", picture())
+    content = json.loads(coco(["1.jpg"], ["1.jpg"]))
+    content["images"][0] |= {"id": "0", "width": str(WIDTH)}
+    put(tmp_path, "labels.json", json.dumps(content))
+    assert birds_in(tmp_path) == {"1.jpg": 1}
+
+
+def test_a_crowd_of_people_costs_nothing(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", picture())
+    content = json.loads(coco(["1.jpg"], ["1.jpg"]))
+    content["categories"].append({"id": 1, "name": "person"})
+    content["annotations"].append({"image_id": 0, "category_id": 1, "iscrowd": 1})
+    put(tmp_path, "labels.json", json.dumps(content))
+    assert birds_in(tmp_path) == {"1.jpg": 1}
+
+
+def test_labels_in_an_older_encoding_are_read(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", picture())
+    text = f"<?xml version='1.0' encoding='latin-1'?>{voc('bird', 'Grünfink')}"
+    put(tmp_path, "1.xml", text.encode("latin-1"))
+    assert birds_in(tmp_path) == {"1.jpg": 1}
+
+
+@pytest.mark.parametrize("written", ["bird", "Bird", "BIRDS"])
+def test_birds_are_birds_however_they_are_written(written: str) -> None:
+    assert bird_names(["cat", written, "birds"], []) == {written, "birds"}
+    assert bird_names(["Robin", "robin", "cat"], ["ROBIN"]) == {"Robin", "robin"}
 
 
 @pytest.mark.parametrize(
