@@ -95,7 +95,9 @@ class Schedule:
         step_s = 0.0 if self._last_s is None else max(now_s - self._last_s, 0.0)
         self._last_s = now_s
         budget = self.settings.budget_ms_per_s
-        self._credit_ms = min(self._credit_ms + budget * step_s, budget * _SAVED_S)
+        # a look that costs more than that is saved up for, however long it takes
+        most_ms = max(budget * _SAVED_S, self._region_ms)
+        self._credit_ms = min(self._credit_ms + budget * step_s, most_ms)
         stops = scan_regions(*frame.size)
         rate = len(stops) / self.settings.patrol_s
         self._patrols_due = min(self._patrols_due + rate * step_s, float(len(stops)))

@@ -113,6 +113,21 @@ def test_a_fast_board_does_all_and_a_slow_one_does_without_patrol_and_then_frame
     assert 40 < looked < 100
 
 
+@pytest.mark.parametrize(("budget", "ms_per_region"), [(500, 2600), (100, 250), (50, 110), (5, 6)])
+def test_looks_that_cost_more_than_can_be_saved_up_come_seldom_and_do_not_end(
+    budget: float, ms_per_region: float
+) -> None:
+    plan = schedule(budget_ms_per_s=budget)
+    spend(plan, ms_per_region, 600, fps=5)
+    assert plan.degraded == "rate"
+    looks = 0
+    for index in range(300 * 5):
+        regions = plan.regions(frame(600 + index / 5), STILL, [bird_at(400, 300, 30)])
+        plan.spent(len(regions), ms_per_region * len(regions))
+        looks += len(regions)
+    assert 0.8 <= looks * ms_per_region / (300 * budget) <= 1.1
+
+
 def test_it_recovers_when_there_is_less_to_do() -> None:
     plan = schedule()
     spend(plan, 200, 20, fps=10)
