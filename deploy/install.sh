@@ -383,7 +383,7 @@ install_all() {
     fi
 
     # the one before stays, for a way back by hand
-    if [ -z "$dry_run" ]; then
+    if [ -n "$new" ] && [ -z "$dry_run" ]; then
         local current
         current=$(readlink -f $HOME_DIR/current)
         for old in "$RELEASES"/*; do

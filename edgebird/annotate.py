@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ from edgebird.structures import Box, Image
 _GREEN_RGB = (60, 220, 60)
 _BLACK_RGB = (0, 0, 0)
 _JPEG_QUALITY = 88
+# libjpeg writes nothing that is wider or higher
+_JPEG_LONGEST_PX = 65500
 
 
 def draw_birds(image: Image, birds: Sequence[tuple[Box, float]]) -> Image:
@@ -59,19 +62,35 @@ def make_folder(folder: Path) -> None:
 def write_jpeg(image: Image, path: Path) -> int:
     """Write a picture; a reader sees the old file or the whole new one.
 
+    One that is too long for a JPEG is shrunk until it fits.
+
     Returns:
         Its size in bytes.
 
     Raises:
-        OutputError: the disk is full, or the folder is gone or not writable.
+        OutputError: the disk is full, the folder is gone or not writable, or the name is too long.
     """
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    bgr = cv2.cvtColor(_fitted(image), cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode(".jpg", bgr, quality)
+    if not done:
+        raise OutputError(f"cannot write {path}: a JPEG cannot hold {image.shape[1::-1]} pixels")
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(encoded.tobytes())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        # what keeps us from writing may keep us from deleting, too
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return encoded.size
+
+
+def _fitted(image: Image) -> Image:
+    height, width = image.shape[:2]
+    if max(width, height) <= _JPEG_LONGEST_PX:
+        return image
+    scale = _JPEG_LONGEST_PX / max(width, height)
+    size = max(1, int(width * scale)), max(1, int(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

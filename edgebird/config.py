@@ -19,8 +19,12 @@ from edgebird.errors import ConfigError
 
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(ge=0)]
+# Upper limits are beyond all use: they keep infinity out.
+Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 
+
+# Where services have their settings, and the folders that they run in (see ``systemd/``).
+SERVICE_SETTINGS, SERVICE_FOLDER = Path("/etc/edgebird"), Path("/var/lib/edgebird")
 
 EXAMPLE = Path(__file__).parent / "example.toml"
 """All settings with their meaning, none of them set."""
@@ -75,14 +79,14 @@ class MotionSection(_Section, frozen=True):
     max_bird: Fraction = 1.0
     motion_bonus: Annotated[float, Meta(ge=0, le=5)] = 0.7
     still_penalty: Annotated[float, Meta(ge=0, le=10)] = 6.0
-    still_after_s: Annotated[float, Meta(gt=0)] = 60.0
+    still_after_s: Annotated[float, Meta(gt=0, le=1e6)] = 60.0
 
 
 class ScheduleSection(_Section, frozen=True):
     """How thoroughly a live camera's frames are looked at; see `ScheduleSettings`."""
 
-    budget_ms_per_s: Annotated[float, Meta(gt=0)] = 500.0
-    patrol_s: Annotated[float, Meta(gt=0)] = 10.0
+    budget_ms_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 500.0
+    patrol_s: Annotated[float, Meta(gt=0, le=1e6)] = 10.0
 
 
 class TrackerSection(_Section, frozen=True):
@@ -121,10 +125,10 @@ class OutputSection(_Section, frozen=True):
     """What is kept on disk; by default only the visits of live cameras, without pictures."""
 
     save: str | None = None
-    keep_mb: Annotated[float, Meta(gt=0)] = 500.0
-    write_mb_per_day: Annotated[float, Meta(gt=0)] = 200.0
-    reserve_mb: Annotated[float, Meta(ge=0)] = 300.0
-    history_mb: Annotated[float, Meta(ge=1)] = 20.0
+    keep_mb: Annotated[float, Meta(gt=0, le=1e9)] = 500.0
+    write_mb_per_day: Annotated[float, Meta(gt=0, le=1e9)] = 200.0
+    reserve_mb: Annotated[float, Meta(ge=0, le=1e9)] = 300.0
+    history_mb: Annotated[float, Meta(ge=1, le=1e6)] = 20.0
 
 
 class Config(_Section, frozen=True):
@@ -198,6 +202,24 @@ def settings_of(config: Config) -> dict[str, Any]:
         for section, part in msgspec.structs.asdict(config).items()
         for key, value in msgspec.structs.asdict(part).items()
     }
+
+
+def as_its_service(config: Config, path: Path | None) -> Config:
+    """The settings of a service with their folders where it has them, whoever asks and from where;
+    those of another file as they are.
+
+    Args:
+        config: the settings.
+        path: the file that they are from.
+    """
+    if path is None or path.absolute().parent != SERVICE_SETTINGS:
+        return config
+    folder = SERVICE_FOLDER if path.stem == "edgebird" else SERVICE_FOLDER / path.stem
+    output, mqtt = config.output, config.mqtt
+    save = None if output.save is None else str(folder / output.save)
+    state = str(folder / (mqtt.state or "."))
+    replace = msgspec.structs.replace
+    return replace(config, output=replace(output, save=save), mqtt=replace(mqtt, state=state))
 
 
 def state_folder(setting: str | None, environment: Mapping[str, str] = os.environ) -> Path:

@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Lock
 
 HOURS_A_DAY = 24
+# A Pi without a clock starts a little in the past; what is later still was of a wrong clock.
+HOURS_AHEAD = 24
 _MB = 1e6
 
 logger = logging.getLogger(__name__)
@@ -63,8 +65,9 @@ class DiskUse:
         """Bytes by the hour since 1970, of the last day."""
         self.count()
         with self._lock:
-            first = self._hour() - HOURS_A_DAY + 1
-            self._hours = {hour: size for hour, size in self._hours.items() if hour >= first}
+            now = self._hour()
+            last_day = range(now - HOURS_A_DAY + 1, now + HOURS_AHEAD + 1)
+            self._hours = {hour: size for hour, size in self._hours.items() if hour in last_day}
             return dict(self._hours)
 
     @property
@@ -103,6 +106,16 @@ def written_bytes(io: Path = Path("/proc/self/io")) -> int | None:
         return int(fields["write_bytes"]) - int(fields["cancelled_write_bytes"])
     except (OSError, ValueError, KeyError):
         return None
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether the disk that a folder is on can only be read, as a card's that fails; False where
+    there is no such folder.
+    """
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def free_mb(folder: Path) -> float:

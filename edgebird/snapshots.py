@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgebird.annotate import draw_birds, make_folder, write_jpeg
-from edgebird.disk import DiskUse, free_mb
+from edgebird.disk import DiskUse, free_mb, is_read_only
 from edgebird.errors import OutputError
 from edgebird.structures import VisitChanged
 from edgebird.visit_ids import MOMENT
@@ -41,7 +41,8 @@ class Snapshots:
         disk: counts what is written, and is told what is wrong.
 
     Raises:
-        OutputError: the folder cannot be created or written to at the start.
+        OutputError: the folder cannot be created or written to at the start, and not because its
+            disk has become read-only.
     """
 
     def __init__(
@@ -53,12 +54,18 @@ class Snapshots:
         write_mb_per_day: float | None = None,
         disk: DiskUse | None = None,
     ) -> None:
-        make_folder(folder)
+        self._disk = disk or DiskUse()
+        try:
+            make_folder(folder)
+        except OutputError as error:
+            # a card that fails is no wrong setting, and a service that starts again goes on
+            if not is_read_only(folder):
+                raise
+            self._disk.fail(_PART, f"{error}; alerts go out without a picture")
         self._folder = folder.resolve()
         self._keep_bytes = keep_mb * 1e6
         self._reserve_mb = reserve_mb
         self._write_mb_per_day = write_mb_per_day
-        self._disk = disk or DiskUse()
         self._paused = False
         self._delete_half_written()
         self._room_bytes = 0.0
@@ -142,4 +149,5 @@ class Snapshots:
 
 
 def _path_of(picture: Path) -> str | None:
-    return str(picture) if picture.is_file() else None
+    # unlike Path.is_file it does not raise where a disk fails
+    return str(picture) if os.path.isfile(picture) else None

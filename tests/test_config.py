@@ -6,7 +6,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgebird.config import EXAMPLE, Config, load_config, overruled, read_config, settings_of
+from edgebird.config import (
+    EXAMPLE,
+    Config,
+    as_its_service,
+    load_config,
+    overruled,
+    read_config,
+    settings_of,
+)
 from edgebird.errors import ConfigError
 from edgebird.tracker import TrackerSettings
 from edgebird.visits import VisitSettings
@@ -62,6 +70,33 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, place: str) -> None
     with pytest.raises(ConfigError, match=re.escape(place)) as caught:
         load_config(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_no_number_may_be_infinite(tmp_path: Path) -> None:
+    numbers = [
+        name
+        for name, value in settings_of(load_config(written(tmp_path, uncommented()))).items()
+        if isinstance(value, float)
+    ]
+    assert len(numbers) > 15
+    for name in numbers:
+        section, _, key = name.partition(".")
+        for value in ("inf", "-inf", "nan"):
+            with pytest.raises(ConfigError, match=name):
+                load_config(written(tmp_path, f"[{section}]\n{key} = {value}\n"))
+
+
+def test_folders_of_a_service_are_where_it_runs(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, '[output]\nsave = "pictures"\n'))
+    assert as_its_service(config, tmp_path / "edgebird.toml") == config
+    assert as_its_service(config, None) == config
+    for name, folder in (("edgebird", "edgebird"), ("front", "edgebird/front")):
+        served = as_its_service(config, Path(f"/etc/edgebird/{name}.toml"))
+        assert served.output.save == f"/var/lib/{folder}/pictures"
+        assert served.mqtt.state == f"/var/lib/{folder}"
+    elsewhere = written(tmp_path, '[output]\nsave = "/srv/birds"\n[mqtt]\nstate = "/srv/state"\n')
+    served = as_its_service(load_config(elsewhere), Path("/etc/edgebird/edgebird.toml"))
+    assert (served.output.save, served.mqtt.state) == ("/srv/birds", "/srv/state")
 
 
 def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:

@@ -313,6 +313,22 @@ def test_the_folder_is_read_seldom_and_never_over_the_limit(tmp_path: Path) -> N
     assert 150_000 < size <= 200_000
 
 
+def test_a_card_that_becomes_read_only_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tmpfs(tmp_path / "card", "400k") as card:
+        snapshots = Snapshots(card / "pictures")
+        picture = snapshots.save(changes(0, GREY)[0]).visit.snapshot
+        subprocess.run(["mount", "-o", "remount,ro", str(card)], check=True)
+        assert snapshots.save(changes(0, GREY)[1]).visit.snapshot == picture
+        again = Snapshots(card / "pictures", disk=(disk := DiskUse()))
+        assert again.save(changes(1, GREY)[0]).visit.snapshot is None
+        assert "alerts go out without a picture" in str(disk.problem)
+        subprocess.run(["mount", "-o", "remount,rw", str(card)], check=True)
+        assert again.save(changes(2, GREY)[0]).visit.snapshot is not None
+        assert disk.problem is None
+
+
 # --- the sink
 
 
@@ -349,6 +365,8 @@ def test_visits_wait_while_the_disk_is_full(
                 sink.emit(snapshots.save(change))
             time.sleep(0.002)
         eventually(lambda: sink.waiting > 20)
+        # not only waiting for their turn
+        eventually(lambda: "visits cannot be stored" in caplog.text)
         assert disk.problem is not None
         filler.unlink()
         eventually(lambda: sink.waiting == 0)

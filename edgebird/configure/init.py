@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,6 +74,8 @@ def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
         partial.unlink(missing_ok=True)
         with open(partial, "x", encoding="utf-8", opener=_for_us_only) as file:
             mode = 0o600 if secret else 0o644
+            if secret and path.parent.stat().st_mode & stat.S_ISGID:
+                mode = 0o640  # a folder of a group, such as the service's, that has to read it
             with suppress(FileNotFoundError):
                 old = path.stat()
                 with suppress(PermissionError):
