@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -28,11 +29,20 @@ RUN = click.option(
     show_default=True,
     help="Folder of the training run.",
 )
-DATA = click.option(
+MEASURED = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Another folder of pictures than the run was trained with.",
+    help="Another folder of pictures than the run was trained with: all of them are measured on. "
+    "(Of CUB-200-2011, and of what 'gather' made, only the validation pictures.)  [default: of "
+    "the run's own those that it did not learn from]",
 )
+
+
+def _whole_cells(_: click.Context, __: click.Parameter, size_px: int | None) -> int | None:
+    """A side that the network's coarsest map divides."""
+    if size_px is not None and size_px % 32:
+        raise click.BadParameter(f"{size_px} is not a multiple of 32.")
+    return size_px
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -41,10 +51,10 @@ def main() -> None:
 
     \b
     In this order:
-      1. python -m model_build gather PACKS  gather pictures, cut birds out  (once, 10 min)
+      1. python -m model_build gather PACKS  gather pictures, cut birds out  (once, 12 to 19 min)
       2. python -m model_build train         train the network               (1 h on 2 cores)
       3. python -m model_build quantize      make the int8 .tflite           (2 min)
-      4. python -m model_build evaluate      measure float and int8          (5 min)
+      4. python -m model_build evaluate      measure float and int8          (17 min)
       5. python -m model_build export        ship it in edgebird/models
 
     \b
@@ -164,7 +174,14 @@ def gather(packs: Path, data: Path) -> None:
 @NEW_RUN
 @click.option("--steps", type=click.IntRange(1), help="Batches to train for.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures a batch, on all machines together.")
-@click.option("--size", "size_px", type=click.IntRange(64), help="Side of the pictures, px.")
+@click.option(
+    "--size",
+    "size_px",
+    type=click.IntRange(64),
+    callback=_whole_cells,
+    help="Side of the pictures, px, a multiple of 32.  [default: 256, or that of what --start-from "
+    "was trained with]",
+)
 @click.option(
     "--trunk",
     type=click.Choice(["lite0", "lite2"]),
@@ -229,9 +246,10 @@ def train(
 ) -> None:
     """Train the network, or go on with a training that was stopped.
 
-    Writes checkpoint.npz, metrics.jsonl (a line each 500 steps), tensorboard/ and at the end
-    detector.weights.h5 to the run's folder. Uses all GPUs of this machine in mixed precision, or
-    the machines of TF_CONFIG; the pictures are the same and the loss falls in the same way.
+    Writes checkpoint.npz, metrics.jsonl (a line each 500 steps, in a short training each sixth of
+    it), tensorboard/ and at the end detector.weights.h5 to the run's folder. Uses all GPUs of this
+    machine in mixed precision, or the machines of TF_CONFIG; the pictures are the same and the loss
+    falls in the same way.
 
     Own pictures: their folders (clips) are divided into some to learn from and some to measure on.
     By default the shipped model learns on from where it is, in a few hundred steps.
@@ -308,19 +326,23 @@ def train(
         os._exit(1)
     if device.part.index == 0:
         origin.write(run)
-        given = "" if run == Path("runs/detector") else f" --run {run}"
         click.echo(f"trained: {run / 'detector.weights.h5'}")
-        click.echo(f"next: python -m model_build quantize{given}")
+        click.echo(f"next: {_step('quantize', run)}")
 
 
 @main.command()
-@DATA
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Another folder of pictures than the run was trained with, to choose the int8 scales by.",
+)
 @RUN
 @click.option(
     "--size",
     "size_px",
     type=click.IntRange(64),
-    help="Side of the input, px.  [default: that of the training]",
+    callback=_whole_cells,
+    help="Side of the input, px, a multiple of 32.  [default: that of the training]",
 )
 @click.option(
     "--tolerance",
@@ -353,7 +375,7 @@ def quantize(data: Path | None, run: Path, size_px: int | None, tolerance: float
     path = run / "bird_detector.tflite"
     card = card_for(content, size_px, origin.threshold or 0.5, origin.training_data)
     write_model(content, card, path)
-    click.echo(f"{path}: {len(content) / 1e6:.2f} MB; next: python -m model_build evaluate")
+    click.echo(f"{path}: {len(content) / 1e6:.2f} MB; next: {_step('evaluate', run)}")
 
 
 @main.command()
@@ -385,7 +407,7 @@ def mine(run: Path, score: float) -> None:
 
 
 @main.command()
-@DATA
+@MEASURED
 @RUN
 @click.option(
     "--flagged-share",
@@ -400,22 +422,22 @@ def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
     (never on nestbox) and writes the figures into the card in the run's folder.
     """
     weights, tflite = _weights(run), _tflite(run)
-    origin, sources = _sources_of(run, data)
+    origin, sets = _measured_on(run, data)
 
     from model_build.trunk import trunk_named
     from model_build.validation import evaluate_models, table
 
-    sets, trunk = _validation_sets(sources), trunk_named(origin.trunk, origin.narrowed)
+    trunk = trunk_named(origin.trunk, origin.narrowed)
     card = evaluate_models(weights, tflite, trunk, sets, flagged_share, origin.threshold)
     click.echo(table(card))
     if origin.is_own:
         click.echo(f"next: edgebird detect --model {tflite} --camera 0")
     else:
-        click.echo("next: python -m model_build export")
+        click.echo(f"next: {_step('export', run)}")
 
 
 @main.command()
-@DATA
+@MEASURED
 @RUN
 @click.option(
     "--to",
@@ -428,12 +450,12 @@ def report(data: Path | None, run: Path, to: Path | None) -> None:
     The contact sheets show pictures of the data sets: do not publish them.
     """
     weights, tflite = _weights(run), _tflite(run)
-    origin, sources = _sources_of(run, data)
+    origin, sets = _measured_on(run, data)
 
     from model_build.report import write_report
     from model_build.trunk import trunk_named
 
-    sets, trunk = _validation_sets(sources), trunk_named(origin.trunk, origin.narrowed)
+    trunk = trunk_named(origin.trunk, origin.narrowed)
     page = write_report(weights, tflite, trunk, sets, to or run / "report")
     click.echo(f"open {page}")
 
@@ -524,7 +546,7 @@ def export(run: Path, to: Path | None) -> None:
     except ModelError as error:
         raise click.ClickException(str(error)) from None
     if not model.card.metrics:
-        raise click.ClickException("its figures are missing; first: python -m model_build evaluate")
+        raise click.ClickException(f"its figures are missing; first: {_step('evaluate', run)}")
     if to is None and _origin(run).is_own:
         raise click.ClickException(
             "this model knows one feeder and should not replace the shipped one: say where --to"
@@ -546,6 +568,12 @@ def _measure_input(material, recipe, device) -> None:
     click.echo(f"{rate:.1f} pictures of {recipe.size_px} px a second from {what}")
 
 
+def _step(name: str, run: Path) -> str:
+    """The command that takes a step with a run."""
+    given = "" if run == Path("runs/detector") else f" --run {shlex.quote(str(run))}"
+    return f"python -m model_build {name}{given}"
+
+
 def _weights(run: Path) -> Path:
     weights = run / "detector.weights.h5"
     if not weights.exists():
@@ -556,7 +584,7 @@ def _weights(run: Path) -> Path:
 def _tflite(run: Path) -> Path:
     tflite = run / "bird_detector.tflite"
     if not tflite.exists():
-        raise click.ClickException(f"no {tflite}; first: python -m model_build quantize")
+        raise click.ClickException(f"no {tflite}; first: {_step('quantize', run)}")
     return tflite
 
 
@@ -577,19 +605,40 @@ def _sources_of(run: Path, data: Path | None):
 
     origin = _origin(run)
     if data is not None:
-        origin = msgspec.structs.replace(origin, data=str(data.resolve()))
+        # the hard ones are among the run's own pictures
+        origin = msgspec.structs.replace(origin, data=str(data.resolve()), hard_negatives=None)
     try:
         return origin, load_sources(origin, run, click.echo)
     except (FileNotFoundError, ValueError) as error:
         raise click.ClickException(_with_cure(error)) from None
 
 
+def _measured_on(run: Path, data: Path | None):
+    """What a run was made from, and the sets that it is measured on."""
+    import msgspec
+
+    from model_build.runs import is_gathered, load_unseen
+
+    origin = _origin(run)
+    if data is None or is_gathered(data) or data.resolve() == Path(origin.data).resolve():
+        origin, sources = _sources_of(run, data)
+        return origin, _validation_sets(sources)
+    try:
+        pictures, gathered = load_unseen(origin, data, click.echo)
+    except (FileNotFoundError, ValueError) as error:
+        raise click.ClickException(_with_cure(error)) from None
+    return msgspec.structs.replace(origin, data=str(data.resolve())), _sets_of(pictures, gathered)
+
+
 def _validation_sets(sources):
+    return _sets_of(sources.own.validation if sources.own else None, sources.gathered)
+
+
+def _sets_of(own, gathered):
     from model_build.validation import own_set, validation_sets
 
-    sets = [own_set(sources.own.validation)] if sources.own else []
-    if sources.gathered:
-        gathered = sources.gathered
+    sets = [] if own is None else [own_set(own)]
+    if gathered:
         sets += validation_sets(
             gathered.packs, gathered.cutouts_validation, gathered.objects_validation
         )

@@ -32,7 +32,7 @@ def restore_checkpoint(path: Path, state: list, recipe: Any, pictures: int = 0) 
     """Load the state of an earlier run and return its step; 0 where there is none.
 
     Raises:
-        ValueError: the checkpoint belongs to another recipe or to other pictures.
+        ValueError: the checkpoint belongs to another recipe, or to other pictures or labels.
     """
     if not path.exists():
         return 0
@@ -42,7 +42,9 @@ def restore_checkpoint(path: Path, state: list, recipe: Any, pictures: int = 0) 
         raise ValueError(f"{path} was made with other settings: {settings}; {cure}")
     with np.load(path) as saved:
         if int(saved["pictures"]) != pictures:
-            raise ValueError(f"{path} was made with other pictures; {cure}")
+            raise ValueError(
+                f"{path} was made with other pictures or labels, or by another version; {cure}"
+            )
         for i, variable in enumerate(state):
             variable.assign(saved[f"{i:04d}"])
         return int(saved["step"])

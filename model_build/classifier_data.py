@@ -28,9 +28,11 @@ from model_build.cutouts import read_named_cutouts
 from model_build.datasets import (
     PICTURE_SUFFIXES,
     Example,
+    load_boxed,
     load_packs,
     load_unboxed,
     read_files,
+    species_in,
     species_of,
     split_key,
 )
@@ -189,11 +191,18 @@ def load_classifier_data(data: Path) -> ClassifierData:
         for e in load_unboxed(_pack(folder, "imagenet_samples"), under="birds/")
     ]
 
+    # Photos and crops are of two editions, which write some species differently.
+    photos = load_boxed(_pack(folder, "bird_boxes"))
+    seen = species_in(e for e in photos if not is_held_out(_key(e)))
+    unseen = species_in(e for e in photos if is_held_out(_key(e)))
+
     def held_out(pictures: Iterable[Labelled]) -> list[Labelled]:
-        return [p for p in pictures if is_held_out(_key(p.example))]
+        keys = ((p, _key(p.example)) for p in pictures)
+        return [p for p, key in keys if is_held_out(key) and key.lower() not in seen]
 
     def trained(pictures: Iterable[Labelled]) -> list[Labelled]:
-        return [p for p in pictures if not is_held_out(_key(p.example))]
+        keys = ((p, _key(p.example)) for p in pictures)
+        return [p for p, key in keys if not is_held_out(key) and key.lower() not in unseen]
 
     others = [*(p for p in tiny if not p.bird), *things]
     birds = [*cub, *(p for p in tiny if p.bird), *web]
@@ -208,7 +217,7 @@ def load_classifier_data(data: Path) -> ClassifierData:
         return [p for p in trained(pictures) if not is_for_calibration(p.example.name)]
 
     cifar_train = [p for p in cifar["train"] if not is_for_calibration(p.example.name)]
-    material = _material(data)
+    material = _material(data, {p.example.name for p in calibration}, unseen)
     training = TrainingPictures(
         cifar_birds=[p for p in cifar_train if p.bird],
         cifar_others=[p for p in cifar_train if not p.bird],
@@ -263,24 +272,32 @@ def choose_in_proportion(
     return chosen
 
 
-def _material(data: Path) -> Material:
-    """What the detector's scenes are composed of, without anything that is held out."""
+def _material(data: Path, set_aside: set[str], unseen: set[str]) -> Material:
+    """What the detector's scenes are composed of, without anything that is held out.
+
+    Args:
+        data: folder made by ``gather``.
+        set_aside: names of the calibration's pictures.
+        unseen: species in small letters that other photos are held out of.
+    """
+
+    def may_be_seen(example: Example) -> bool:
+        key = _key(example)
+        return not is_held_out(key) and key.lower() not in unseen and example.name not in set_aside
+
+    def cutouts(path: Path) -> list[bytes]:
+        return [
+            encoded
+            for name, encoded in read_named_cutouts(path)
+            if may_be_seen(Example(name.rsplit("_", 1)[0], b"", _NO_BOXES))
+        ]
+
     packs = load_packs(data / "packs")
-    photos = [e for e in packs.boxed_train if not is_held_out(_key(e))]
-    distractors = [e for e in packs.distractors_train if not is_held_out(_key(e))]
+    photos = [e for e in packs.boxed_train if may_be_seen(e)]
     return Material(
         birds=[e for e in photos if len(e.fractions)],
         empties=[e for e in photos if not len(e.fractions)],
-        cutouts=_cutouts(data / "cutouts_train.zip"),
-        objects=_cutouts(data / "objects_train.zip"),
-        distractors=distractors,
+        cutouts=cutouts(data / "cutouts_train.zip"),
+        objects=cutouts(data / "objects_train.zip"),
+        distractors=[e for e in packs.distractors_train if may_be_seen(e)],
     )
-
-
-def _cutouts(path: Path) -> list[bytes]:
-    """What was cut out of pictures that are not held out."""
-    return [
-        encoded
-        for name, encoded in read_named_cutouts(path)
-        if not is_held_out(_key(Example(name.rsplit("_", 1)[0], b"", _NO_BOXES)))
-    ]

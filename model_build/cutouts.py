@@ -91,7 +91,29 @@ def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path
     """
     examples = _with_something_to_cut(boxed, crops)
     with tqdm(desc=path.stem, total=len(examples)) as progress:
-        return _write(_cut_out_of(examples, progress), path)
+        return _write(_cut_out_of(examples, progress), path, _mark_of(examples))
+
+
+def are_cut_out_of(boxed: Iterable[Example], path: Path) -> bool:
+    """Whether `write_cutouts` made a file from these pictures with the boxes they have now."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment == _mark_of(_with_something_to_cut(boxed, []))
+    except (FileNotFoundError, zipfile.BadZipFile):
+        return False
+
+
+def number_of(examples: Iterable[Example]) -> int:
+    """A number that tells some pictures with their boxes from others."""
+    number = 0
+    for example in examples:
+        number = zlib.crc32(f"{example.name} {len(example.encoded)}\n".encode(), number)
+        number = zlib.crc32(example.fractions.tobytes(), number)
+    return number
+
+
+def _mark_of(examples: Iterable[Example]) -> bytes:
+    return f"{number_of(examples):08x}".encode()
 
 
 def write_cutouts_in_parts(boxed: Iterable[Example], crops: Iterable[Example], path: Path) -> int:
@@ -106,8 +128,7 @@ def write_cutouts_in_parts(boxed: Iterable[Example], crops: Iterable[Example], p
         for first in range(0, len(examples), _PART):
             some = examples[first : first + _PART]
             # named by the pictures: others make another part
-            number = zlib.crc32("\n".join(f"{e.name} {len(e.encoded)}" for e in some).encode())
-            parts.append(folder / f"{number:08x}.zip")
+            parts.append(folder / f"{number_of(some):08x}.zip")
             if parts[-1].exists():
                 progress.update(len(some))
             else:
@@ -121,11 +142,12 @@ def _with_something_to_cut(boxed: Iterable[Example], crops: Iterable[Example]) -
     return [e for e in boxed if len(e.fractions)] + list(crops)
 
 
-def _write(cutouts: Iterable[Iterable[tuple[str, bytes]]], path: Path) -> int:
+def _write(cutouts: Iterable[Iterable[tuple[str, bytes]]], path: Path, mark: bytes = b"") -> int:
     count = 0
     # with the process's number: several machines of a training may share a disk
     partial = path.with_suffix(f".{os.getpid()}.partial")
     with zipfile.ZipFile(partial, "w") as archive:
+        archive.comment = mark
         for things in cutouts:
             for name, encoded in things:
                 archive.writestr(name, encoded)

@@ -71,6 +71,13 @@ def species_of(cub_stem: str) -> str:
     return cub_stem.rsplit("_", 2)[0]
 
 
+def species_in(examples: Iterable[Example]) -> set[str]:
+    """The species that ``cub_*`` pictures among these show, in small letters: the two CUB editions
+    write some differently (``Olive_Sided_Flycatcher``, ``Olive_sided_Flycatcher``).
+    """
+    return {split_key(e.stem).lower() for e in examples if e.stem.startswith("cub_")}
+
+
 def read_files(pack: Path, keep: Callable[[PurePosixPath], bool]) -> Iterator[tuple[str, bytes]]:
     """Names (inside the pack) and contents of a zip's or a folder's files, in name order."""
     if pack.is_dir():
@@ -172,7 +179,8 @@ def objects_of(boxed: Iterable[Example], distractors: Iterable[Example]) -> list
 def load_packs(folder: Path) -> Packs:
     """Read all packs from a folder that holds them as zip files or folders.
 
-    Crops of species that are validation species are left out: the two CUB editions overlap.
+    Crops of species that are validation species are left out, in either edition's spelling: the
+    two CUB editions overlap.
 
     Raises:
         FileNotFoundError: a pack is missing.
@@ -186,12 +194,18 @@ def load_packs(folder: Path) -> Packs:
         *load_boxed(pack("coco_train128")),
         *load_unboxed(pack("imagenet_samples"), under="other/"),
     ]
+    validation = [e for e in boxed if is_validation(split_key(e.stem))]
+    unseen = species_in(validation)
     crops = load_unboxed(pack("cub200_2010_crops"))
     distractors = tiny_imagenet_others(pack("tiny_imagenet_subset"))
     return Packs(
         boxed_train=[e for e in boxed if not is_validation(split_key(e.stem))],
-        boxed_validation=[e for e in boxed if is_validation(split_key(e.stem))],
-        crops_train=[e for e in crops if not is_validation(species_of(e.stem))],
+        boxed_validation=validation,
+        crops_train=[
+            e
+            for e in crops
+            if not is_validation(species := species_of(e.stem)) and species.lower() not in unseen
+        ],
         distractors_train=[e for e in distractors if not is_validation(e.stem)],
         distractors_validation=[e for e in distractors if is_validation(e.stem)],
         nestbox=load_boxed(pack("nestbox_pi_camera")),

@@ -262,6 +262,11 @@ def fit(
         progress.update()
 
 
+def scaled_steps(full: int, effort: float) -> int:
+    """The length of a training in batches, one at least."""
+    return max(1, round(effort * full))
+
+
 def log_odds(model: keras.Model, pictures: np.ndarray) -> np.ndarray:
     """ln(p / (1 - p)) of an 8 for each picture, (N,)."""
     parts = [pictures[i : i + 1000] for i in range(0, len(pictures), 1000)]
@@ -319,7 +324,7 @@ def climb(digits: Digits, folder: Path, *, effort: float = 1.0, seed: int = 8) -
     centred, centred_labels = exam.one_each(count, anywhere=False)
     off, off_labels = exam.one_each(count, anywhere=True)
     rungs = []
-    steps = {name: round(effort * n) for name, n in (("a", 2000), ("d", 3000), ("e", 4500))}
+    steps = {n: scaled_steps(full, effort) for n, full in (("a", 2000), ("d", 3000), ("e", 4500))}
     with tqdm(total=sum(steps.values()), desc="digits", unit="step") as progress:
         # (a) and (b): one digit in the middle, then anywhere.
         small = connected_network()

@@ -33,6 +33,7 @@ from model_build.digits import (
     Rung,
     fit,
     pipeline,
+    scaled_steps,
 )
 from model_build.network import PIXEL_MEAN, PIXEL_SCALE
 from model_build.quantize import output_names, to_int8
@@ -65,7 +66,7 @@ def finds_several(learn: Canvases, exam: Canvases, folder: Path, *, effort: floa
         IoU of 0.5, another digit is not to be.
     """
     model, training = pipeline(), _Windows(learn)
-    steps = round(effort * 3000)
+    steps = scaled_steps(3000, effort)
     with tqdm(total=steps, desc="digits, one of several", unit="step") as progress:
         fit(model, training.batch, steps, progress)
     sample = [_scene(learn)[0] for _ in range(20)]

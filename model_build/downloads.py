@@ -121,7 +121,8 @@ def download(url: str, path: Path, md5: str, *, wait: Callable[[float], None] = 
 
     Args:
         url: of the file.
-        path: where to; until it is complete and right it is called ``.partial``.
+        path: where to; until it is complete and right it is called ``.partial``. What is there
+            already is only checked.
         md5: its published checksum.
         wait: called with seconds before another attempt.
 
@@ -129,10 +130,17 @@ def download(url: str, path: Path, md5: str, *, wait: Callable[[float], None] = 
         ``path``.
 
     Raises:
-        DownloadError: the server does not have it, keeps breaking off, or has something else.
+        DownloadError: the server does not have it, keeps breaking off, or has something else, or
+            something else is there already.
         OSError: it cannot be written.
     """
     if path.exists():
+        # perhaps put there by hand
+        if (found := _md5(path)) != md5:
+            raise DownloadError(
+                f"{path} is not the published file, or not all of it: its md5 is {found}, it "
+                f"should be {md5}; remove it and start again, then it is downloaded"
+            )
         return path
     partial = path.with_name(f"{path.name}.partial")
     begun = partial.exists()

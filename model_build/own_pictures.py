@@ -44,7 +44,7 @@ class OwnPictures:
     Args:
         format: of their labels.
         train: to learn from.
-        validation: to measure on; of other clips than those learnt from.
+        validation: to measure on, in full size; of other clips than those learnt from.
         unlabelled: how many pictures have no label and are not used.
         problems: what could not be used, a line each.
     """
@@ -61,7 +61,8 @@ class OwnPictures:
         for name, examples in (("to learn from", self.train), ("to measure on", self.validation)):
             birds = sum(len(e.fractions) for e in examples)
             empty = sum(not len(e.fractions) for e in examples)
-            lines.append(f"{len(examples):6d} pictures {name}: {birds} birds, {empty} empty")
+            if examples:
+                lines.append(f"{len(examples):6d} pictures {name}: {birds} birds, {empty} empty")
         if self.unlabelled:
             lines.append(
                 f"{self.unlabelled:6d} pictures without a label are left out; if there is no bird "
@@ -76,7 +77,11 @@ class OwnPictures:
 
 
 def load_own_pictures(
-    folder: Path, birds: Sequence[str] = (), *, unlabelled_are_empty: bool = False
+    folder: Path,
+    birds: Sequence[str] = (),
+    *,
+    unlabelled_are_empty: bool = False,
+    unseen: bool = False,
 ) -> OwnPictures:
     """Read a folder of pictures with labels, see `labels`.
 
@@ -84,6 +89,8 @@ def load_own_pictures(
         folder: with the pictures.
         birds: names in the labels that mean a bird; by default ``bird``, or the only one.
         unlabelled_are_empty: whether there is no bird in pictures without a label.
+        unseen: whether no network learns from the folder, so that all of it is to measure on. (Of
+            CUB-200-2011 only validation species: the packs have pictures of the others.)
 
     Raises:
         ValueError: the labels cannot be read or used, or there are too few birds.
@@ -113,26 +120,33 @@ def load_own_pictures(
         loaded = list(tqdm(pool.map(load, ordered), "reading pictures", len(ordered)))
     problems.extend(item for item in loaded if isinstance(item, str))
     examples = [item for item in loaded if isinstance(item, Example)]
-    clips = [e.name.removeprefix(f"{folder.name}/").rpartition("/")[0] for e in examples]
-    validation = None
+    inside = [e.name.removeprefix(f"{folder.name}/") for e in examples]
+    clips = [path.rpartition("/")[0] for path in inside]
+    validation = set(range(len(examples))) if unseen else None
     if labels.format == "CUB-200-2011":
         # the same species as in the packs, which have pictures of this set
         validation = {
             i for i, e in enumerate(examples) if is_validation(species_of(Path(e.name).stem))
         }
-    if not validation or len(validation) == len(examples):
+    if not unseen and (not validation or len(validation) == len(examples)):
         validation = split(clips, [len(e.fractions) > 0 for e in examples])
+    details = f"; the first problem: {problems[0]}" if problems else ""
+    if unseen and not validation:
+        raise ValueError(f"{folder}: there is no picture to measure on{details}")
     if validation is None:
         with_birds = sum(len(e.fractions) > 0 for e in examples)
-        details = f"; the first problem: {problems[0]}" if problems else ""
         raise ValueError(
             f"{folder}: {with_birds} usable pictures with birds are too few to learn from some and "
             f"measure on others{details}"
         )
     return OwnPictures(
         labels.format,
-        [e for i, e in enumerate(examples) if i not in validation],
-        [e for i, e in enumerate(examples) if i in validation],
+        [] if unseen else [e for i, e in enumerate(examples) if i not in validation],
+        # not the smaller copy: `edgebird detect` looks at the camera's pictures, too
+        [
+            replace(examples[i], encoded=(folder / inside[i]).read_bytes())
+            for i in sorted(validation)
+        ],
         len(labels.unlabelled) * (not unlabelled_are_empty),
         problems,
     )
@@ -210,10 +224,13 @@ def own_material(examples: Sequence[Example], cutouts: Sequence[bytes]) -> Mater
 
 
 def mixed(own: Material, packs: Material) -> Material:
-    """Own pictures and those of the packs, as often the ones as the others."""
+    """Own pictures and those of the packs, as often the ones as the others: of which there are
+    fewer, those are repeated.
+    """
 
-    def half(few: Sequence, many: Sequence) -> list:
-        return [*few] * max(1, round(len(many) / max(1, len(few)))) + [*many]
+    def half(one: Sequence, other: Sequence) -> list:
+        few, many = sorted((one, other), key=len)
+        return [*few] * round(len(many) / max(1, len(few))) + [*many]
 
     return replace(
         packs,

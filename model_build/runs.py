@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from edgebird.model import TrainingData, load_model
 from model_build.augment import Material
-from model_build.cutouts import read_cutouts, write_cutouts
+from model_build.cutouts import are_cut_out_of, read_cutouts, write_cutouts
 from model_build.datasets import Example, Packs, load_packs
 from model_build.own_pictures import OwnPictures, load_own_pictures, mixed, own_material
 
@@ -115,53 +116,67 @@ def origin_of(
         trunk: which of `trunk.TRUNKS` the network has.
         size_px: side of the pictures trained with; None for that of the model to start from.
         hard_negatives: see `Origin`.
-        start_from: weights, perhaps a model with its card.
+        start_from: a model with its card, or weights, perhaps in the folder of their run.
 
     Raises:
         ModelError: the model to start from does not fit its card.
         ValueError: it is none of a detector.
     """
-    start = None
-    if start_from is not None and start_from.suffix == ".tflite":
-        start = load_model(start_from, "detector").card
-    size_px = size_px or (256 if start is None else start.input_size_px[0])
-    narrowed = () if start_from is None else _narrowness(start_from)
-    if is_gathered(data):
-        return Origin(
-            data=str(data.resolve()),
-            trunk=trunk,
-            narrowed=narrowed,
-            size_px=size_px,
-            hard_negatives=None if hard_negatives is None else str(hard_negatives.resolve()),
-            training_data=[*PACKS_DATA, trunk_data(trunk)],
-        )
-    mixed_in = is_gathered(packs)
+    own = not is_gathered(data)
+    mixed_in = own and is_gathered(packs)
+    start = _Start((), None, None, [trunk_data(trunk)])
+    if start_from is not None:
+        start = _start_of(start_from) or start
     everything = [
-        *([trunk_data(trunk)] if start is None else start.training_data),
+        *([] if own else PACKS_DATA),
+        *start.training_data,
         *(PACKS_DATA if mixed_in else []),
-        TrainingData(f"own pictures: {data.resolve().name}", "their owner's"),
+        *([TrainingData(f"own pictures: {data.resolve().name}", "their owner's")] if own else []),
     ]
     return Origin(
         data=str(data.resolve()),
         packs=str(packs.resolve()) if mixed_in else None,
-        birds=list(birds),
-        unlabelled_are_empty=unlabelled_are_empty,
+        birds=list(birds) if own else [],
+        unlabelled_are_empty=own and unlabelled_are_empty,
         trunk=trunk,
-        narrowed=narrowed,
-        size_px=size_px,
-        threshold=None if start is None else start.threshold,
+        narrowed=start.narrowed,
+        size_px=size_px or start.size_px or 256,
+        hard_negatives=None if hard_negatives is None else str(hard_negatives.resolve()),
+        threshold=start.threshold if own else None,
         training_data=list({d.name: d for d in everything}.values()),
     )
 
 
-def _narrowness(weights: Path) -> tuple[int, ...]:
-    """How narrow the trunk is that weights belong to."""
-    if weights.suffix != ".tflite":
-        return Origin.read(weights.parent).narrowed
+class _Start(NamedTuple):
+    """What is known of weights to start from, see `Origin`."""
 
-    from model_build.start_weights import channels_left  # takes TensorFlow
+    narrowed: tuple[int, ...]
+    size_px: int | None
+    threshold: float | None
+    training_data: list[TrainingData]
 
-    return tuple(channels_left(weights))
+
+def _start_of(weights: Path) -> _Start | None:
+    """What a model's card says, or for float weights their run's folder; None without either.
+
+    A run's threshold is the one chosen for its int8 model, where that was measured.
+    """
+    if weights.suffix == ".tflite":
+        from model_build.start_weights import channels_left  # takes TensorFlow
+
+        card = load_model(weights, "detector").card
+        narrowed = tuple(channels_left(weights))
+        return _Start(narrowed, card.input_size_px[0], card.threshold, card.training_data)
+    run, int8 = weights.parent, weights.with_name("bird_detector.tflite")
+    if not (run / RECORD).exists():
+        return None
+    origin, threshold = Origin.read(run), None
+    if int8.exists():
+        card = load_model(int8, "detector").card
+        threshold = card.threshold if card.metrics else None
+    return _Start(
+        origin.narrowed, origin.size_px, threshold or origin.threshold, origin.training_data
+    )
 
 
 @dataclass(frozen=True)
@@ -236,21 +251,58 @@ def load_sources(origin: Origin, run: Path, say: Callable[[str], None]) -> Sourc
     """
     if not origin.is_own:
         gathered = load_gathered(Path(origin.data))
-        material = gathered.material
-        if origin.hard_negatives is not None:
-            hard = read_hard_negatives(Path(origin.hard_negatives), material.empties)
-            material = replace(material, empties=[*material.empties, *hard * _HARD_AGAIN])
-        return Sources(material, None, gathered)
+        return Sources(_with_hard_ones(gathered.material, origin), None, gathered)
     own = load_own_pictures(
         Path(origin.data), origin.birds, unlabelled_are_empty=origin.unlabelled_are_empty
     )
     say(str(own))
     cutouts = run / "cutouts.zip"
-    if not cutouts.exists():
+    if not are_cut_out_of(own.train, cutouts):
         run.mkdir(parents=True, exist_ok=True)
         write_cutouts(own.train, [], cutouts)
     material = own_material(own.train, read_cutouts(cutouts))
-    if origin.packs is None:
-        return Sources(material, own, None)
-    gathered = load_gathered(Path(origin.packs))
-    return Sources(mixed(material, gathered.material), own, gathered)
+    gathered = None
+    if origin.packs is not None:
+        gathered = load_gathered(Path(origin.packs))
+        material = mixed(material, gathered.material)
+    return Sources(_with_hard_ones(material, origin), own, gathered)
+
+
+def load_unseen(
+    origin: Origin, folder: Path, say: Callable[[str], None]
+) -> tuple[list[Example], Gathered | None]:
+    """Read pictures that a run has nothing to do with, to measure on all of them.
+
+    Args:
+        origin: of the run.
+        folder: with the pictures and their labels.
+        say: told what there is.
+
+    Returns:
+        The pictures, and the packs where those were mixed with the run's own pictures.
+
+    Raises:
+        FileNotFoundError: the packs are incomplete.
+        ValueError: pictures or labels cannot be used, or the run may have learnt from them.
+    """
+    learnt, other = Path(origin.data).resolve(), folder.resolve()
+    if origin.is_own and (learnt in other.parents or other in learnt.parents):
+        raise ValueError(
+            f"{folder} and {learnt}, which was trained with, have pictures in common: what a "
+            "network has learnt says little about it; without --data it is measured on those of "
+            "its own folder that were kept for that"
+        )
+    own = load_own_pictures(
+        folder, origin.birds, unlabelled_are_empty=origin.unlabelled_are_empty, unseen=True
+    )
+    say(str(own))
+    gathered = None if origin.packs is None else load_gathered(Path(origin.packs))
+    return own.validation, gathered
+
+
+def _with_hard_ones(material: Material, origin: Origin) -> Material:
+    """With the hard negatives of an origin, if any, more often."""
+    if origin.hard_negatives is None:
+        return material
+    hard = read_hard_negatives(Path(origin.hard_negatives), material.empties)
+    return replace(material, empties=[*material.empties, *hard * _HARD_AGAIN])

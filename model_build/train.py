@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from model_build.augment import Material
 from model_build.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
 from model_build.composing import Composer, Workers, default_processes
+from model_build.cutouts import number_of
 from model_build.input_pipeline import Part, picture_batches
 from model_build.losses import bird_cells, detection_loss
 from model_build.network import build_detector, scaled
@@ -201,8 +203,8 @@ def train(
         The model with the averaged weights.
 
     Raises:
-        ValueError: the run in ``folder`` has other settings or pictures, or ``start_from`` holds
-            no weights of this network.
+        ValueError: the run in ``folder`` has other settings, pictures or boxes, or ``start_from``
+            holds no weights of this network.
     """
     device = device or choose_device()
     strategy, part = device.strategy, device.part
@@ -407,8 +409,7 @@ def _wait_for_all(strategy: tf.distribute.Strategy) -> None:
 
 
 def _fingerprint(material: Material) -> int:
-    """A number that tells one collection of pictures from another."""
-    pools = (material.birds, material.empties, material.distractors)
-    names = [f"{e.name} {len(e.encoded)} {len(e.fractions)}" for pool in pools for e in pool]
+    """A number that tells one collection of pictures with their boxes from another."""
+    pictures = number_of(chain(material.birds, material.empties, material.distractors))
     sizes = [str(len(c)) for pool in (material.cutouts, material.objects) for c in pool]
-    return zlib.crc32("\n".join(names + sizes).encode())
+    return zlib.crc32("\n".join(sizes).encode(), pictures)

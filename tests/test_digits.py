@@ -16,7 +16,16 @@ with pytest.MonkeyPatch.context() as patch:
     patch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 
-from model_build.digits import CANVAS_PX, DIGIT_PX, Canvases, climb, load_digits, pipeline, table
+from model_build.digits import (
+    CANVAS_PX,
+    DIGIT_PX,
+    Canvases,
+    climb,
+    load_digits,
+    pipeline,
+    scaled_steps,
+    table,
+)
 from model_build.work import multiply_accumulates
 
 pytestmark = pytest.mark.filterwarnings(
@@ -49,6 +58,11 @@ def test_the_ladder_shows_what_each_idea_buys(tmp_path: Path) -> None:
     assert len(table(list(rungs.values())).splitlines()) == 8
     for name in ("a", "b", "c", "d", "e", "f_window", "f_conv", "ladder"):
         assert cv2.imread(str(tmp_path / f"{name}.png")) is not None
+
+
+@pytest.mark.parametrize(("effort", "steps"), [(1.0, 2000), (0.08, 160), (1e-5, 1)])
+def test_the_shortest_training_is_one_step(effort: float, steps: int) -> None:
+    assert scaled_steps(2000, effort) == steps
 
 
 def test_mnists_files_are_read_and_others_refused(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ from model_build.datasets import (
     load_boxed,
     load_packs,
     load_unboxed,
+    species_in,
+    species_of,
     split_key,
     yolo_boxes,
 )
@@ -155,6 +157,48 @@ def test_a_whole_species_is_on_one_side_of_the_split(stem: str, key: str) -> Non
 def test_the_split_is_the_agreed_one() -> None:
     assert is_validation("Olive_Sided_Flycatcher")
     assert not is_validation("Acadian_Flycatcher")
+
+
+# Olive_Sided_Flycatcher's photos are for validation. Of the cuckoos' names the crops' is one that
+# the classifier holds out, the photos' is not.
+SPELLINGS = [
+    ("Olive_Sided_Flycatcher", "Olive_sided_Flycatcher"),
+    ("Black_Billed_Cuckoo", "Black_billed_Cuckoo"),
+    ("Acadian_Flycatcher", "Acadian_Flycatcher"),
+]
+
+
+def two_editions(folder: Path) -> Path:
+    """Packs in which photos and crops write some species differently."""
+    boxes, crops = folder / "bird_boxes", folder / "cub200_2010_crops"
+    files = {
+        "nestbox_pi_camera/images/1.jpg": b"",
+        "nestbox_pi_camera/labels/1.txt": b"",
+        "coco_train128/images/1.jpg": b"",
+        "coco_train128/labels/1.txt": b"",
+        "imagenet_samples/other/1.jpg": b"",
+        "imagenet_samples/birds/2.jpg": b"",
+        "tiny_imagenet_subset/classes.tsv": b"n1\tcat\t0\n",
+        **{f"tiny_imagenet_subset/n1/{number}.jpg": b"" for number in range(200)},
+    }
+    for photo, crop in SPELLINGS:
+        for number in range(4):
+            files[f"{boxes.name}/images/cub_{photo}_000{number}_7.jpg"] = b""
+            files[f"{boxes.name}/labels/cub_{photo}_000{number}_7.txt"] = b"0 0.5 0.5 0.2 0.2"
+            files[f"{crops.name}/{crop}/{crop}_000{number}_9.jpg"] = b""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_a_species_is_on_one_side_however_it_is_written(tmp_path: Path) -> None:
+    packs = load_packs(two_editions(tmp_path))
+    learned = species_in(packs.boxed_train) | {
+        species_of(e.stem).lower() for e in packs.crops_train
+    }
+    assert learned == {"black_billed_cuckoo", "acadian_flycatcher"}
+    assert species_in(packs.boxed_validation) == {"olive_sided_flycatcher"}
 
 
 # --- cut-outs and composed pictures

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ with pytest.MonkeyPatch.context() as patch:
     import keras
     import tensorflow as tf
 
-from test_model_build import drawn_bird, jpeg, material
+from test_model_build import SPELLINGS, drawn_bird, jpeg, material, two_editions
 
 from edgebird.classify import Classifier
 from edgebird.detector.merge import pairwise_overlap
@@ -43,6 +44,7 @@ from model_build.classifier_data import (
     choose_in_proportion,
     is_for_calibration,
     is_held_out,
+    load_classifier_data,
     read_cifar10,
     without_padding,
 )
@@ -70,7 +72,7 @@ from model_build.classifier_report import (
     taken_for_birds,
     threshold_for,
 )
-from model_build.datasets import Example, is_validation
+from model_build.datasets import Example, is_validation, species_of
 from model_build.equalize import channel_sizes, equalize, streams_of
 from model_build.quantize import to_int8
 from model_build.trunk import LITE2
@@ -100,6 +102,50 @@ def pictures(material: Material) -> TrainingPictures:
     birds = [labelled(i, bird=True) for i in range(4)]
     others = [labelled(i, bird=False) for i in range(4)]
     return TrainingPictures(birds, others, birds, others, material.birds, material)
+
+
+def test_no_picture_and_no_species_is_in_two_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packs = two_editions(tmp_path / "packs")
+    for part in ("train", "test"):
+        for kind in CIFAR_CLASSES:
+            folder = packs / "cifar10_jpg" / part / kind
+            folder.mkdir(parents=True)
+            (folder / "1.jpg").write_bytes(b"")
+    cut = [f"bird_boxes/cub_{photo}_0000_7" for photo, _ in SPELLINGS]
+    cut += [f"cub200_2010_crops/{crop}_0000_9" for _, crop in SPELLINGS]
+    objects = [f"tiny_imagenet_subset/{number}" for number in range(200)]
+    for name, stems in (("cutouts", cut), ("objects", objects)):
+        with zipfile.ZipFile(tmp_path / f"{name}_train.zip", "w") as archive:
+            for stem in stems:
+                archive.writestr(f"{stem}_0.png", stem)
+    monkeypatch.setattr(
+        "model_build.classifier_data.choose_in_proportion",
+        lambda birds, others, total: [*birds, *others],
+    )
+    data = load_classifier_data(tmp_path)
+    training, material = data.training, data.training.material
+    learned = {
+        *(p.example.name for p in (*training.birds, *training.others)),
+        *(e.name for e in (*training.photos, *material.distractors)),
+        *(encoded.decode() for encoded in (*material.cutouts, *material.objects)),
+    }
+    set_aside = {p.example.name for p in data.calibration}
+    held_out = {p.example.name for p in data.holdout}
+    assert learned
+    assert len(set_aside) > 10
+    assert len(held_out) > 10
+    assert not learned & set_aside
+    assert not learned & held_out
+    assert not set_aside & held_out
+
+    def species(names: set[str]) -> set[str]:
+        stems = (name.rpartition("/")[2].removeprefix("cub_") for name in names)
+        return {species_of(stem).lower() for stem in stems if stem.count("_") > 2}
+
+    assert species(learned) == {"black_billed_cuckoo", "acadian_flycatcher"}
+    assert not species(learned) & species(held_out)
 
 
 class Says:

@@ -167,6 +167,23 @@ def test_another_file_than_the_published_one_is_refused_and_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("content", [b"of another file", CONTENT[:50_000]])
+def test_an_archive_put_there_by_hand_is_checked(
+    server: Server, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "downloads" / "a.bin"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(DownloadError, match=f"or not all of it: .* {MD5}; remove it") as caught:
+        fetch_dataset(one_file(), tmp_path, url=server.url)
+    assert str(path) in str(caught.value)
+    # it is not ours to remove, and nothing was unpacked
+    assert list(tmp_path.rglob("*.*")) == [path]
+    assert server.ranges == []
+    path.write_bytes(CONTENT)
+    assert (fetch_dataset(one_file(), tmp_path) / "content").read_bytes() == CONTENT
+
+
 def one_file(name: str = "a.bin", md5: str = MD5) -> Dataset:
     def unpack(paths: list[Path], folder: Path) -> None:
         (folder / "content").write_bytes(paths[0].read_bytes())

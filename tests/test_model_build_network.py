@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -27,6 +28,7 @@ from edgebird.camera.demo import DemoFeeder
 from edgebird.detector.conv import ConvDetector, decode_maps
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
+from model_build.__main__ import _step
 from model_build.augment import Material, Scene
 from model_build.checkpoint import CHECKPOINT
 from model_build.composing import Composer, Workers
@@ -40,7 +42,7 @@ from model_build.quantize import card_for, quantize
 from model_build.runs import Origin, origin_of, read_hard_negatives, write_hard_negatives
 from model_build.start_weights import channels_left, load_start_weights
 from model_build.targets import IGNORED, POSITIVE, target_map
-from model_build.train import LOG, Recipe, learning_rate, train
+from model_build.train import LOG, Recipe, _fingerprint, learning_rate, train
 from model_build.trunk import (
     LITE0,
     TRUNKS,
@@ -308,8 +310,16 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
 
     with pytest.raises(ValueError, match="other settings"):
         train(material, replace(TINY, seed=4), tmp_path / "cut")
-    with pytest.raises(ValueError, match="other pictures"):
+    with pytest.raises(ValueError, match="other pictures or labels, or by another version"):
         train(replace(material, empties=material.empties[:1]), TINY, tmp_path / "cut")
+
+
+def test_corrected_boxes_are_other_pictures(material: Material) -> None:
+    first, *others = material.birds
+    moved = replace(first, fractions=first.fractions * np.float32(0.9))
+    same = replace(first, fractions=first.fractions.copy())
+    assert _fingerprint(replace(material, birds=[moved, *others])) != _fingerprint(material)
+    assert _fingerprint(replace(material, birds=[same, *others])) == _fingerprint(material)
 
 
 # --- weights to start from
@@ -484,6 +494,27 @@ def test_help_teaches_the_order() -> None:
     places = [text.index(f"model_build {step}") for step in
               ("gather", "train", "quantize", "evaluate", "export")]  # fmt: skip
     assert places == sorted(places)
+    readme = (Path(__file__).parents[1] / "model_build" / "README.md").read_text()
+    times = dict(re.findall(r"^\| `python -m model_build (\w+).*\| (\S+ .*min) \|$", readme, re.M))
+    for step in ("gather", "quantize", "evaluate"):
+        line = next(line for line in text.splitlines() if f". python -m model_build {step}" in line)
+        assert times[step] in line
+
+
+def test_the_next_step_is_told_with_its_run(tmp_path: Path) -> None:
+    assert _step("evaluate", Path("runs/detector")) == "python -m model_build evaluate"
+    assert _step("export", Path("a b")) == "python -m model_build export --run 'a b'"
+    result = run_command("mine", "--run", str(tmp_path))
+    assert f"first: python -m model_build quantize --run {tmp_path}\n" in result.stderr
+
+
+@pytest.mark.parametrize("step", ["train", "quantize"])
+def test_a_size_that_does_not_fit_the_network_is_refused_in_one_line(step: str) -> None:
+    result = run_command(step, "--size", "250")
+    assert result.returncode == 2
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert "250 is not a multiple of 32" in line
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(

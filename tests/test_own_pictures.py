@@ -14,9 +14,13 @@ pytest.importorskip("tqdm", reason="the build stage's libraries are in the newes
 
 from test_model_build import drawn_bird, example, jpeg, material
 
+from edgebird.model import DEFAULT_DETECTOR, TrainingData, load_model, write_model
+from model_build.__main__ import _sources_of
 from model_build.augment import training_scene
+from model_build.cutouts import read_cutouts
 from model_build.labels import bird_names, read_labels
 from model_build.own_pictures import load_own_pictures, mixed, own_material, split
+from model_build.runs import Origin, load_sources, load_unseen, origin_of
 
 __all__ = ["material"]  # a fixture
 
@@ -158,14 +162,19 @@ def test_every_format_says_the_same(
         assert one.picture().shape == (HEIGHT, WIDTH, 3)
 
 
-def test_large_pictures_are_kept_smaller_with_the_same_boxes(tmp_path: Path) -> None:
+def test_large_pictures_are_learnt_from_smaller_and_measured_on_as_they_are(tmp_path: Path) -> None:
     for number in range(24):
         yolo_beside(tmp_path, number)
-    put(tmp_path, "5.jpg", jpeg(cv2.resize(drawn_bird(5)[0], (1600, 1200))))
+        large = jpeg(cv2.resize(drawn_bird(number)[0], (1600, 1200)))
+        put(tmp_path, f"{number}.jpg", large)
     own = load_own_pictures(tmp_path)
-    one = next(e for e in own.train + own.validation if e.stem == "5.jpg")
-    assert one.picture().shape == (600, 800, 3)
-    np.testing.assert_allclose(one.boxes(WIDTH, HEIGHT), [BOX], atol=0.01)
+    assert {e.picture().shape for e in own.train} == {(600, 800, 3)}
+    assert {e.picture().shape for e in own.validation} == {(1200, 1600, 3)}
+    for one in own.validation:
+        assert one.encoded == (tmp_path / one.stem).read_bytes()
+    for one in own.train + own.validation:
+        if len(one.fractions):
+            np.testing.assert_allclose(one.boxes(WIDTH, HEIGHT), [BOX], atol=0.01)
 
 
 # --- which labels are birds
@@ -459,6 +468,123 @@ def test_both_sides_have_birds_or_there_is_no_split(tmp_path: Path) -> None:
         load_own_pictures(tmp_path)
 
 
+def test_a_folder_that_was_not_trained_with_is_measured_on_as_a_whole(tmp_path: Path) -> None:
+    learnt, other = tmp_path / "learnt", tmp_path / "other"
+    for number in range(3):
+        # a single bird would be too few for a split
+        put(other, f"day1/{number}.jpg", picture(number))
+        put(other, f"day1/{number}.txt", yolo_line() if number == 1 else "")
+    said: list[str] = []
+    pictures, gathered = load_unseen(Origin(data=str(learnt)), other, said.append)
+    assert [e.name for e in pictures] == [f"other/day1/{number}.jpg" for number in range(3)]
+    assert gathered is None
+    assert "3 pictures to measure on: 1 birds, 2 empty" in said[0]
+    assert "to learn from" not in said[0]
+    for where in (other / "day1", tmp_path):
+        with pytest.raises(ValueError, match="have pictures in common"):
+            load_unseen(Origin(data=str(where)), other, said.append)
+    for number in range(3):
+        put(other, f"day1/{number}.jpg", b"")
+    with pytest.raises(ValueError, match=r"no picture to measure on; the first problem: .*0\.jpg"):
+        load_unseen(Origin(data=str(learnt)), other, said.append)
+
+
+def test_of_cub_only_species_that_the_packs_do_not_teach_are_measured_on(tmp_path: Path) -> None:
+    names = ("Acadian_Flycatcher_0001_1", "Olive_Sided_Flycatcher_0002_2")
+    left, top, right, bottom = BOX
+    for number, name in enumerate(names, 1):
+        put(tmp_path, f"images/{name}.jpg", picture(number))
+    put(tmp_path, "images.txt", "".join(f"{i} {name}.jpg\n" for i, name in enumerate(names, 1)))
+    box = f"{left} {top} {right - left} {bottom - top}\n"
+    put(tmp_path, "bounding_boxes.txt", f"1 {box}2 {box}")
+    [one] = load_own_pictures(tmp_path, unseen=True).validation
+    assert one.stem == "Olive_Sided_Flycatcher_0002_2.jpg"
+
+
+# --- a run
+
+
+def drawn_feeder(folder: Path) -> Path:
+    """Every other picture has a bird, in the box that its label says."""
+    for number in range(24):
+        drawn, box = drawn_bird(number)
+        put(folder, f"{number}.jpg", jpeg(drawn))
+        centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+        numbers = " ".join(f"{value:.6f}" for value in (*centre, *size))
+        put(folder, f"{number}.txt", f"0 {numbers}\n" if number % 2 else "")
+    return folder
+
+
+def test_birds_are_cut_out_again_where_their_boxes_were_corrected(tmp_path: Path) -> None:
+    folder, run = drawn_feeder(tmp_path / "feeder"), tmp_path / "run"
+    learnt = next(e.stem for e in load_own_pictures(folder).train if len(e.fractions))
+    label = (folder / learnt).with_suffix(".txt")
+    right = label.read_text()
+    # as many boxes, but nothing that could be cut out
+    label.write_text("0 0.05 0.05 0.02 0.02\n")
+    origin = Origin(data=str(folder))
+    before = load_sources(origin, run, lambda _: None).material.cutouts
+    label.write_text(right)
+    after = load_sources(origin, run, lambda _: None).material.cutouts
+    assert len(after) == len(before) + 1
+    written = (run / "cutouts.zip").stat().st_mtime_ns
+    again = load_sources(origin, run, lambda _: None).material.cutouts
+    assert (run / "cutouts.zip").stat().st_mtime_ns == written
+    assert again == after == read_cutouts(run / "cutouts.zip")
+    (run / "cutouts.zip").write_bytes(b"cut short")
+    assert load_sources(origin, run, lambda _: None).material.cutouts == after
+
+
+def started_from(weights: Path | None, data: Path, hard_negatives: Path | None = None) -> Origin:
+    return origin_of(
+        data,
+        packs=data / "none",
+        birds=[],
+        unlabelled_are_empty=False,
+        trunk="lite0",
+        size_px=None,
+        hard_negatives=hard_negatives,
+        start_from=weights,
+    )
+
+
+def test_hard_ones_among_own_pictures_are_shown_more_often(tmp_path: Path) -> None:
+    folder = drawn_feeder(tmp_path / "feeder")
+    hard = next(e.name for e in load_own_pictures(folder).train if not len(e.fractions))
+    path = put(tmp_path, "hard_negatives.txt", f"{hard}\n")
+    origin = started_from(None, folder, hard_negatives=path)
+    empties = [e.name for e in load_sources(origin, tmp_path / "run", print).material.empties]
+    assert empties.count(hard) == 4
+    assert {empties.count(name) for name in empties if name != hard} == {1}
+    # of another folder's pictures, as 'quantize --data' takes them, none is one of these
+    origin.write(tmp_path / "run")
+    other = drawn_feeder(tmp_path / "other")
+    assert _sources_of(tmp_path / "run", other)[1].material.empties
+
+
+def test_a_run_knows_what_the_weights_it_started_from_were_made_of(tmp_path: Path) -> None:
+    data, before = tmp_path / "feeder", tmp_path / "before"
+    weights = put(before, "detector.weights.h5", b"")
+    unknown = started_from(weights, data)
+    assert (unknown.size_px, unknown.threshold) == (256, None)
+
+    garden = TrainingData("own pictures: garden", "their owner's")
+    Origin(
+        data="garden", size_px=320, narrowed=(16, 32), threshold=0.6, training_data=[garden]
+    ).write(before)
+    known = started_from(weights, data)
+    assert (known.size_px, known.narrowed, known.threshold) == (320, (16, 32), 0.6)
+    assert [d.name for d in known.training_data] == [garden.name, "own pictures: feeder"]
+
+    # the threshold that was chosen for it counts for more than that of what it began with
+    shipped = load_model(DEFAULT_DETECTOR, "detector")
+    write_model(shipped.content, shipped.card, before / "bird_detector.tflite")
+    assert started_from(weights, data).threshold == shipped.card.threshold
+
+    (data / "packs").mkdir(parents=True)
+    assert garden in started_from(weights, data).training_data
+
+
 # --- the material
 
 
@@ -494,3 +620,12 @@ def test_own_pictures_are_not_drowned_by_those_of_the_packs(material) -> None:
     own = sum(e.name == "drawn/50" for e in both.birds)
     assert own / len(both.birds) == pytest.approx(0.5, abs=0.1)
     assert len(both.objects) == len(material.objects)
+
+
+def test_those_of_the_packs_are_not_drowned_by_many_own_ones(material) -> None:
+    many = [example(number) for number in range(50, 80)]
+    own = own_material([*many, example(90, bird=False)], material.cutouts * 5)
+    both = mixed(own, material)
+    packs = {e.name for e in material.birds}
+    assert sum(e.name in packs for e in both.birds) / len(both.birds) == pytest.approx(0.5, abs=0.1)
+    assert len(both.cutouts) == 2 * len(own.cutouts)
