@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,84 @@ def test_a_renamed_camera_takes_its_past_along(
     assert not [topic for topic in left if topic.startswith("old/")]
     assert left["new/visits_today"] == "1"
     assert "edgebird/renamed/old is now edgebird/renamed/new" in caplog.text
+
+
+def settled() -> bool:
+    """Whether all former names have been dealt with."""
+    return not any(thread.name == "former name" for thread in threading.enumerate())
+
+
+def sink_of(address: BrokerAddress, device: str, camera: str, state: Path) -> MqttSink:
+    return MqttSink(
+        address, device=device, camera=camera, model_sha256="x", state=state, source=str(state)
+    )
+
+
+def test_cameras_that_swap_their_names_are_both_there(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    broker = new_mosquitto()
+    broker.start()
+
+    def all_there() -> bool:
+        topics = {name for name in ("front", "back") if f"{name}/count" in states()}
+        hub = hub_topics(broker.address, "swap")
+        return len(topics) == 2 and len([payload for payload in hub.values() if payload]) == 2
+
+    def states() -> dict[str, str]:
+        return retained(broker.address, "swap")
+
+    for names in (("front", "back"), ("back", "front")):
+        with (
+            closing(sink_of(broker.address, "swap", names[0], tmp_path / "one")),
+            closing(sink_of(broker.address, "swap", names[1], tmp_path / "two")),
+        ):
+            eventually(all_there)
+            eventually(settled)
+            assert all_there()
+            broker.stop()
+            broker.start()
+            eventually(lambda: caplog.text.count("is back") == 2)
+            eventually(all_there)
+            time.sleep(1.0)
+            assert all_there()
+        caplog.clear()
+
+
+def test_a_former_name_is_cleared_later_when_the_broker_is_away(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    broker = new_mosquitto()
+    broker.start()
+    with closing(sink_of(broker.address, "later", "old", tmp_path)):
+        eventually(lambda: hub_topics(broker.address, "later"))
+    broker.stop()
+    sink_of(broker.address, "later", "new", tmp_path).close()
+    broker.start()
+    with closing(sink_of(broker.address, "later", "new", tmp_path)):
+        expected = ["homeassistant/device/edgebird-later/new/config"]
+        eventually(lambda: list(hub_topics(broker.address, "later")) == expected)
+        eventually(settled)
+    # That was once: now the name is another's, even if that has just no frames.
+    with closing(sink_of(broker.address, "later", "old", tmp_path / "other")):
+        eventually(lambda: len(hub_topics(broker.address, "later")) == 2)
+    with closing(sink_of(broker.address, "later", "new", tmp_path)):
+        time.sleep(2.0)
+        assert len(hub_topics(broker.address, "later")) == 2
+        assert retained(broker.address, "later")["old/count"] == "0"
+
+
+def test_a_former_name_that_is_online_elsewhere_is_left_alone(
+    mosquitto: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(sink_of(mosquitto.address, "elsewhere", "old", tmp_path)):
+        eventually(lambda: "old/count" in retained(mosquitto.address, "elsewhere"))
+    publish(mosquitto.address, "edgebird/elsewhere/old/status", b"online")
+    with closing(sink_of(mosquitto.address, "elsewhere", "new", tmp_path)):
+        eventually(settled)
+    assert retained(mosquitto.address, "elsewhere")["old/count"] == "0"
+    assert "the topics edgebird/elsewhere/old stay" in caplog.text
 
 
 # --- a real Home Assistant ------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,11 +23,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from test_mqtt import MODEL_SHA256, START_UTC_S, visit_changed
 
 from edgebird.errors import UsageError
+from edgebird.mqtt import outbox as outbox_module
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.connection import Retry
 from edgebird.mqtt.outbox import Alert, Outbox
 from edgebird.mqtt.payloads import decode, utc_iso
 from edgebird.mqtt.publisher import STRAIGHT, Publisher
+from edgebird.sinks import mqtt as sink_module
 from edgebird.sinks.mqtt import MqttSink
 from edgebird.structures import (
     Detections,
@@ -207,7 +210,10 @@ def test_the_device_is_online_as_long_as_one_of_its_cameras_is(mosquitto: Mosqui
         eventually(lambda: client.values("two/status")[-1] == "offline")
 
 
-def test_a_second_process_for_the_same_camera_is_refused(mosquitto: Mosquitto) -> None:
+def test_a_second_process_for_the_same_camera_is_refused(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_CLAIM_S", 0.2)
     with (
         closing(new_sink(mosquitto.address, "same")),
         pytest.raises(UsageError, match="already serves camera 'feeder-0'") as caught,
@@ -217,11 +223,39 @@ def test_a_second_process_for_the_same_camera_is_refused(mosquitto: Mosquitto) -
     new_sink(mosquitto.address, "same").close()
 
 
+def test_a_camera_is_served_once_wherever_its_state_is_kept(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_CLAIM_S", 0.2)
+    elsewhere = BrokerAddress("no-such-host.invalid")
+
+    def sink(address: BrokerAddress, folder: str) -> MqttSink:
+        state = tmp_path / folder
+        return MqttSink(address, device="once", camera="c", model_sha256="x", state=state)
+
+    with closing(sink(mosquitto.address, "one")):
+        with pytest.raises(UsageError, match="already serves camera 'c'"):
+            sink(mosquitto.address, "two")  # both would have one name at the broker
+        with pytest.raises(UsageError, match="already serves camera 'c'"):
+            sink(elsewhere, "one")  # both would take alerts from one outbox
+        sink(elsewhere, "two").close()
+
+
+def test_a_camera_that_is_about_to_be_free_is_waited_for(mosquitto: Mosquitto) -> None:
+    first = new_sink(mosquitto.address, "soon")
+    closing_first = threading.Timer(0.5, first.close)
+    closing_first.start()
+    new_sink(mosquitto.address, "soon").close()
+    closing_first.join()
+
+
 def test_a_restart_ends_the_stale_connection_before_it_says_online(
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     # As after a power cut: the broker still waits for the old process when the new one comes.
-    old = publishing_process(mosquitto.address, "stale")
+    # Under another name of the broker, or this machine would see that it still runs.
+    elsewhere = BrokerAddress("localhost", mosquitto.address.port)
+    old = publishing_process(elsewhere, "stale")
     try:
         with subscriber(mosquitto.address, "stale") as client:
             eventually(lambda: client.values("c/status")[-1:] == ["online"])
@@ -450,6 +484,67 @@ def test_after_a_long_outage_new_alerts_go_first_and_an_end_follows_its_start(
     assert values.index("new") < STRAIGHT
     assert values[-1] == "its end"
     assert [v for v in values if v.isdecimal()] == [str(n) for n in range(len(waiting))]
+
+
+def publisher_of(address: BrokerAddress, outbox: Outbox, name: str) -> Publisher:
+    status = f"edgebird/{name}/status"
+    return Publisher(address, client_id=name, status=status, outbox=outbox)
+
+
+def test_alerts_go_on_when_the_outbox_leaves_its_disk_and_comes_back(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0.0)
+    path = tmp_path / "o.sqlite"
+    sent = 0
+
+    with subscriber(mosquitto.address, "leaves") as client:
+        outbox = Outbox(path)
+        publisher = publisher_of(mosquitto.address, outbox, "leaves")
+        publisher.start()
+
+        def send(count: int, storage: str) -> None:
+            nonlocal sent
+            for number in range(sent, sent + count):
+                publisher.send_alert(alert(number, "edgebird/leaves/c/visit"))
+            sent += count
+            eventually(lambda: len(client.values("visit")) == sent)
+            eventually(lambda: publisher.outbox_state.waiting == 0)
+            eventually(lambda: publisher.outbox_state.storage == storage)
+
+        send(5, "disk")
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            send(3, "memory")
+            other.rollback()
+        eventually(lambda: publisher.outbox_state.storage == "disk")
+        send(3, "disk")
+        publisher.close()
+        assert client.values("visit") == [str(number) for number in range(sent)]
+
+
+def test_alerts_that_come_back_with_a_disk_are_delivered(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0.0)
+    path = tmp_path / "o.sqlite"
+    topic = "edgebird/back/c/visit"
+    with closing(Outbox(path)) as outbox:
+        outbox.add([alert(number, topic) for number in range(3)], durable=True)
+    path.rename(tmp_path / "away")
+    path.mkdir()  # as a disk that cannot even be read at the start
+    with subscriber(mosquitto.address, "back") as client:
+        publisher = publisher_of(mosquitto.address, Outbox(path), "back")
+        publisher.start()
+        publisher.send_alert(alert(3, topic))
+        eventually(lambda: client.values("visit") == ["3"])
+        path.rmdir()
+        (tmp_path / "away").rename(path)
+        eventually(lambda: client.values("visit") == ["3", "0", "1", "2"])
+        publisher.send_alert(alert(4, topic))
+        eventually(lambda: client.values("visit") == ["3", "0", "1", "2", "4"])
+        eventually(lambda: publisher.outbox_state.waiting == 0)
+        publisher.close()
 
 
 def test_close_is_bounded_when_the_broker_hangs_and_still_says_offline(

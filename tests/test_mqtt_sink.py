@@ -211,6 +211,41 @@ def test_the_camera_is_online_while_frames_arrive(
         becomes("offline", "online", "offline", "online", "offline", "online")
 
 
+def test_no_bird_is_in_view_when_a_visit_ends_without_a_frame_or_the_camera_is_lost(
+    mosquitto: Mosquitto,
+) -> None:
+    with (
+        subscriber(mosquitto.address, "blind") as client,
+        closing(new_sink(mosquitto.address, "blind")) as sink,
+    ):
+        eventually(lambda: latest(client, "count") == "0")
+        sink.emit(frame_processed([TrackState.CONFIRMED]))
+        eventually(lambda: latest(client, "bird") == "ON")
+        sink.emit(visit_changed(0, "end"))  # in silence
+        eventually(lambda: latest(client, "bird") == "OFF")
+        assert client.values("count") == ["0", "1", "0"]
+        sink.emit(frame_processed([TrackState.CONFIRMED]))
+        eventually(lambda: latest(client, "bird") == "ON")
+        sink.emit(Health(camera="c", utc_s=START_UTC_S, faults=("lost",)))
+        eventually(lambda: latest(client, "bird") == "OFF")
+        assert client.values("count") == ["0", "1", "0", "1", "0"]
+        assert latest(client, "status") == "offline"
+
+
+def test_a_bird_that_outlasts_its_visit_stays_in_view(mosquitto: Mosquitto) -> None:
+    with (
+        subscriber(mosquitto.address, "outlasts") as client,
+        closing(new_sink(mosquitto.address, "outlasts")) as sink,
+    ):
+        eventually(lambda: latest(client, "count") == "0")
+        sink.emit(frame_processed([TrackState.CONFIRMED]))
+        sink.emit(visit_changed(0, "end"))
+        for _ in range(20):
+            sink.emit(frame_processed([TrackState.CONFIRMED]))
+            time.sleep(0.1)
+        assert client.values("count") == ["0", "1"]
+
+
 def changes(client: Subscriber) -> list[str]:
     return [status for status, _ in itertools.groupby(client.values("feeder-0/status"))]
 
@@ -232,6 +267,22 @@ def test_visits_are_counted_over_restarts_and_from_zero_each_day(
     tomorrow = sink_module._DayCount.read('{"day": "2999-01-01", "count": 9}')
     assert tomorrow.count == 9
     assert not tomorrow.turn()
+
+
+def test_a_day_that_was_of_a_wrong_clock_gives_way_to_the_right_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    future = sink_module._DayCount.read('{"day": "2999-01-01", "count": 9}')
+    future.add()
+    future.add()
+    assert future.count == 11
+    monkeypatch.setattr(sink_module, "_BELIEVE_CLOCK_S", 0.0)  # an hour has passed
+    assert future.turn()
+    assert future.count == 2  # what came since the clock was right
+    assert "2999" not in future.write()
+    assert not future.turn()
+    future.add()
+    assert future.count == 3
 
 
 def test_health_tells_of_the_outbox_and_the_connection(mosquitto: Mosquitto) -> None:

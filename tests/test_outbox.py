@@ -190,6 +190,91 @@ def test_what_a_lost_disk_still_holds_comes_back_with_it(
         assert names(outbox) == ["old", "new"]
 
 
+def test_numbers_only_grow_also_off_the_disk_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0.0)
+    path = tmp_path / "o.sqlite"
+    given: list[int] = []
+
+    def deliver(outbox: Outbox, name: str) -> str:
+        outbox.add([alert(name)], durable=False)
+        given.append(outbox.last_number)
+        outbox.remove(given[-1:])
+        return outbox.state().storage
+
+    with closing(new_outbox(path)) as outbox:
+        assert deliver(outbox, "a") == "disk"
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert deliver(outbox, "b") == "memory"
+            other.rollback()
+        assert outbox.tidy() == 0
+        assert deliver(outbox, "c") == "disk"
+    assert given == [1, 2, 3]
+
+    path.rename(tmp_path / "away")
+    path.mkdir()  # as a disk that cannot even be read at the start
+    with closing(new_outbox(path)) as outbox:
+        assert deliver(outbox, "d") == "memory"
+        path.rmdir()
+        (tmp_path / "away").rename(path)
+        assert outbox.tidy() == 0
+        assert deliver(outbox, "e") == "disk"
+    assert given == sorted(set(given))
+
+
+def test_it_tells_which_older_alerts_came_back_with_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0.0)
+    path = tmp_path / "o.sqlite"
+    with closing(new_outbox(path)) as outbox:
+        outbox.add([alert("old"), alert("older than the next")], durable=False)
+    path.rename(tmp_path / "away")
+    path.mkdir()
+    with closing(new_outbox(path)) as outbox:
+        outbox.add([alert("new")], durable=False)
+        path.rmdir()
+        (tmp_path / "away").rename(path)
+        assert outbox.tidy() == 2
+        assert names(outbox) == ["old", "older than the next", "new"]
+
+
+WEEK_S = 7 * 86400.0
+
+
+@pytest.mark.parametrize("step_s", [8 * 86400.0, -8 * 86400.0])
+def test_a_clock_that_is_set_makes_no_alert_older(tmp_path: Path, step_s: float) -> None:
+    now_s, passed_s = 1e9, 0.0
+
+    def outbox_now() -> Outbox:
+        return Outbox(
+            tmp_path / "o.sqlite",
+            now_s=lambda: now_s + passed_s,
+            monotonic_s=lambda: 50.0 + passed_s,
+        )
+
+    with closing(outbox_now()) as outbox:
+        outbox.add([alert("before", created_s=now_s)], durable=False)
+        passed_s += 20
+        made_s = now_s + passed_s  # an alert that is only stored when the clock is set
+        now_s += step_s
+        outbox.add([alert("meanwhile", created_s=made_s)], durable=False)
+        outbox.tidy()
+        assert names(outbox) == ["before", "meanwhile"]
+        assert outbox.state().oldest_s == 20
+        (first, _) = outbox.page(0, None, 10)
+        assert first.created_s == now_s
+    with closing(outbox_now()) as outbox:  # also over a restart
+        outbox.tidy()
+        assert names(outbox) == ["before", "meanwhile"]
+        outbox.add([alert("after", created_s=now_s + passed_s)], durable=False)
+        passed_s += WEEK_S + 1
+        outbox.tidy()
+        assert names(outbox) == []
+
+
 class OutboxMachine(RuleBasedStateMachine):
     """Whatever happens in whatever order, it is a bounded queue."""
 

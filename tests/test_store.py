@@ -83,6 +83,34 @@ def test_bytes_written_are_remembered_by_the_hour_for_a_month(path: Path) -> Non
         assert store.hours() == {2000: 7, 2001: 1}
 
 
+def test_hours_of_a_clock_that_was_ahead_are_forgotten(path: Path) -> None:
+    now_s = 2000 * 3600.0
+    total = 0
+    disk = DiskUse(written=lambda: total, now_s=lambda: now_s)
+    with closing(VisitStore(path)) as store:
+        total += 1_000_000
+        store.put([], disk.hours())
+        now_s += 40 * 86400
+        total += 500_000
+        disk.hours()  # of which nothing is stored
+        now_s -= 40 * 86400
+        total += 250_000
+        assert disk.hours().keys() == {2000}
+        assert 0.25 <= disk.written_mb_per_day < 2
+    # it was stored by an earlier run
+    with closing(VisitStore(path)) as store:
+        store.put([], {1900: 3, 2000: 5})
+        store.put([], {2000 + 24 * 8: 7})
+        store.put([], {2000: 6})
+        assert store.hours() == {1900: 3, 2000: 6}
+
+
+def test_a_clock_that_starts_a_little_in_the_past_forgets_nothing() -> None:
+    disk = DiskUse(written=lambda: 0, now_s=lambda: 2000 * 3600.0)
+    disk.restore({2003: 7, 2024: 1, 2025: 9})
+    assert disk.hours() == {2000: 0, 2003: 7, 2024: 1}
+
+
 def test_the_oldest_visits_make_room_and_kept_ones_stay(path: Path) -> None:
     with closing(VisitStore(path, max_bytes=100_000)) as store:
         store.put([ended(0)], {})

@@ -170,8 +170,11 @@ class VisitStore:
             self._db.executemany(upsert, [_row(visit) for visit in visits])
             self._db.executemany("REPLACE INTO written VALUES (?, ?)", list(hours.items()))
             if hours:
-                last = (max(hours) - _KEEP_HOURS,)
-                self._db.execute("DELETE FROM written WHERE hour < ?", last)
+                newest = max(hours)  # what is later was of a wrong clock
+                self._db.execute(
+                    "DELETE FROM written WHERE hour < ? OR hour > ?",
+                    (newest - _KEEP_HOURS, newest),
+                )
             self._trim()
 
     def hours(self) -> dict[int, int]:

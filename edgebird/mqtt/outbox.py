@@ -17,6 +17,8 @@ MAX_ROWS = 10_000
 MAX_BYTES = 8_000_000
 MAX_AGE_S = 7 * 86400.0
 _RETRY_DISK_S = 60.0
+# What a clock differs by from one that runs evenly after it was set, and not just kept right.
+_CLOCK_STEP_S = 60.0
 
 _SCHEMA = 1
 _TABLES = """
@@ -64,7 +66,10 @@ class Outbox:
     last half minute may not have.
 
     A disk that is full, read-only or broken does not stop it: it goes on in memory, says so once,
-    and moves back when the disk can be written to again. A damaged file is set aside.
+    and moves back when the disk can be written to again. A damaged file is set aside. Numbers only
+    ever grow, also from one to the other.
+
+    A clock that is set takes the alerts of this run along: they are as old as before.
 
     Args:
         path: of the file; None keeps all in memory.
@@ -72,6 +77,7 @@ class Outbox:
         max_bytes: most bytes of payload.
         max_age_s: how long an alert is worth delivering.
         now_s: the time of day, as seconds since 1970-01-01 UTC.
+        monotonic_s: a clock that nobody sets.
     """
 
     def __init__(
@@ -82,20 +88,27 @@ class Outbox:
         max_bytes: int = MAX_BYTES,
         max_age_s: float = MAX_AGE_S,
         now_s: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._now_s = now_s
+        self._monotonic_s = monotonic_s
+        self._clock_s = now_s() - monotonic_s()
         self._retry_s = 0.0
         self._on_disk = path is not None
         self._rows = self._bytes = 0
         self._dropping = False
         try:
             self._db = _open(path)
+            self._last = _last_given(self._db)
         except (sqlite3.Error, OSError) as error:
+            # What is on the disk may come back with it: number beyond all that can be there.
+            self._last = round(now_s() * 1000)
             self._leave_disk(error, None)
+        self._earlier = self._last  # up to here the alerts are of earlier runs
         self._count()
 
     @property
@@ -111,19 +124,24 @@ class Outbox:
 
     def add(self, alerts: Sequence[Alert], *, durable: bool) -> None:
         """Append alerts; returns when they are stored, and with ``durable`` on the disk itself."""
+        self._follow_clock()
+        now_s = self._now_s()
+        rows = []
+        for number, a in enumerate(alerts, self._last + 1):
+            # else it was made just before the clock was set
+            fits = now_s - self._max_age_s <= a.created_s <= now_s
+            rows.append((number, a.created_s if fits else now_s, a.visit, a.topic, a.payload))
 
         def insert() -> None:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             with self._db:
-                self._db.executemany(
-                    "INSERT INTO alerts (visit, topic, payload, created_s) VALUES (?, ?, ?, ?)",
-                    [(a.visit, a.topic, a.payload, a.created_s) for a in alerts],
-                )
+                self._db.executemany("INSERT INTO alerts VALUES (?, ?, ?, ?, ?)", rows)
                 self._rows += len(alerts)
                 self._bytes += sum(len(alert.payload) for alert in alerts)
                 self._trim()
 
         self._on_either(insert)
+        self._last += len(alerts)
 
     def page(self, after: int, up_to: int | None, limit: int) -> list[Alert]:
         """Some alerts in order.
@@ -179,18 +197,25 @@ class Outbox:
 
         self._on_either(upsert)
 
-    def tidy(self) -> None:
-        """Drop what is too old, and go back to a disk that was lost; to be called now and then."""
+    def tidy(self) -> int:
+        """Drop what is too old, and go back to a disk that was lost; to be called now and then.
+
+        Returns:
+            The last number of the older alerts that came back with the disk, mostly 0 for none.
+        """
+        came_back = 0
         if not self._on_disk and self._path is not None and time.monotonic() >= self._retry_s:
-            self._return_to_disk()
+            came_back = self._return_to_disk()
+        self._follow_clock()
         oldest_s = self._oldest_s()
-        if oldest_s is not None and oldest_s < self._now_s() - self._max_age_s:
+        if oldest_s is not None and self._is_old(oldest_s):
 
             def trim() -> None:
                 with self._db:
                     self._trim()
 
             self._on_either(trim)
+        return came_back
 
     def state(self) -> OutboxPayload:
         """What there is to tell about it."""
@@ -209,13 +234,12 @@ class Outbox:
 
     def _trim(self) -> None:
         """Drop the oldest beyond the bounds; inside the caller's transaction."""
-        too_old_s = self._now_s() - self._max_age_s
         oldest = "SELECT number, created_s, length(payload) FROM alerts ORDER BY number LIMIT 1"
         dropped = 0
         while (row := self._db.execute(oldest).fetchone()) is not None:
             number, created_s, size = row
             within = self._rows <= self._max_rows and self._bytes <= self._max_bytes
-            if within and created_s >= too_old_s:
+            if within and not self._is_old(created_s):
                 break
             self._db.execute("DELETE FROM alerts WHERE number = ?", (number,))
             self._rows -= 1
@@ -232,6 +256,26 @@ class Outbox:
                 "DO UPDATE SET value = value + excluded.value",
                 (str(dropped),),
             )
+
+    def _is_old(self, created_s: float) -> bool:
+        return created_s < self._now_s() - self._max_age_s
+
+    def _follow_clock(self) -> None:
+        """Have the alerts of this run as old as they are when the clock was set."""
+        clock_s = self._now_s() - self._monotonic_s()
+        step_s = clock_s - self._clock_s
+        if abs(step_s) < _CLOCK_STEP_S:
+            return
+        self._clock_s = clock_s
+
+        def shift() -> None:
+            with self._db:
+                self._db.execute(
+                    "UPDATE alerts SET created_s = created_s + ? WHERE number > ?",
+                    (step_s, self._earlier),
+                )
+
+        self._on_either(shift)
 
     def _oldest_s(self) -> float | None:
         """When the oldest was made; None without one, for which nothing is read."""
@@ -267,11 +311,6 @@ class Outbox:
                 self._has_all = True
             except sqlite3.Error:
                 logger.debug("the outbox %s cannot even be read", self._path)
-        if not self._has_all:
-            # What is on the disk may come back with it: number beyond all that can be there.
-            start = (round(self._now_s() * 1000),)
-            with self._db:
-                self._db.execute("INSERT INTO sqlite_sequence VALUES ('alerts', ?)", start)
         self._on_disk = False
         self._retry_s = time.monotonic() + _RETRY_DISK_S
         logger.warning(
@@ -281,22 +320,30 @@ class Outbox:
             getattr(error, "strerror", None) or error,
         )
 
-    def _return_to_disk(self) -> None:
+    def _return_to_disk(self) -> int:
+        """Try to; the last number of the older alerts that are found there, 0 without any."""
         self._retry_s = time.monotonic() + _RETRY_DISK_S
+        came_back = 0
         try:
             disk = _open(self._path)
             try:
+                if not self._has_all:
+                    query = "SELECT coalesce(max(number), 0) FROM alerts"
+                    (came_back,) = disk.execute(query).fetchone()
+                last = _last_given(disk)
                 _copy(self._db, disk, replace=self._has_all)
             except sqlite3.Error:
                 disk.close()
                 raise
         except (sqlite3.Error, OSError):
-            return
+            return 0
         self._db.close()
         self._db = disk
+        self._last = max(self._last, last)
         self._on_disk = True
         self._count()
         logger.warning("the outbox %s can be written again", self._path)
+        return came_back
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
@@ -306,6 +353,13 @@ def _open(path: Path | None) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     loss = "alerts that waited in it are lost"
     return open_or_begin_anew(path, tables=_TABLES, schema=_SCHEMA, loss=loss)
+
+
+def _last_given(db: sqlite3.Connection) -> int:
+    """The highest number that an alert of the file ever had."""
+    query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'alerts'"
+    number: int = db.execute(query).fetchone()[0]
+    return number
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, replace: bool = True) -> None:

@@ -266,7 +266,10 @@ class Publisher:
         self._store()
         if time.monotonic() - self._tick_s >= _TICK_S or stopping:
             self._tick_s = time.monotonic()
-            self._outbox.tidy()
+            came_back = self._outbox.tidy()
+            if came_back and self._sent:
+                # older than what has been sent since: late ones
+                self._late_sent, self._late_end = 0, max(self._late_end, came_back)
             self._outbox_state = self._outbox.state()
             if not stopping:
                 self._on_tick()

@@ -123,12 +123,6 @@ class Topics:
         """Where a value is asked for; ``+`` for all."""
         return f"{self.base}/set/{name}"
 
-    def retained(self, discovery_prefix: str) -> list[str]:
-        """All topics on which a broker keeps a value of this camera."""
-        names = "status bird count visits_today best.jpg snapshot.jpg health enabled threshold"
-        values = [self.value(name) for name in [*names.split(), "snapshot"]]
-        return [self.discovery(discovery_prefix), *values]
-
     def discovery(self, prefix: str) -> str:
         """Where Home Assistant learns of this camera."""
         return f"{prefix}/device/{PREFIX}-{self.device}/{self.camera}/config"

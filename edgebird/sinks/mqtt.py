@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import time
+from contextlib import ExitStack
 from datetime import date, datetime
 from functools import partial
 from hashlib import sha256
@@ -17,8 +20,9 @@ from edgebird.controls import Controls
 from edgebird.errors import UsageError
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.connection import Message, Retry
-from edgebird.mqtt.device import DeviceStatus, claim
+from edgebird.mqtt.device import DeviceStatus, camera_at, claim
 from edgebird.mqtt.discovery import discovery_payload, with_removals
+from edgebird.mqtt.former import FormerName
 from edgebird.mqtt.outbox import Alert, Outbox
 from edgebird.mqtt.payloads import (
     SnapshotPayload,
@@ -51,6 +55,12 @@ _SILENT_DARK_S = 60.0
 _RETAINED_S = 1.0
 _REPUBLISH_S = 10.0
 _COMPLAIN_S = 60.0
+# When a visit has ended and for so long no frame came, none will tell that the bird is gone.
+_NO_FRAME_S = 1.0
+# Longer than it takes to stop: two that swap names may be started again at the same time.
+_CLAIM_S = 5.0
+# A clock that was put back for so long is believed; before, it may just have been started.
+_BELIEVE_CLOCK_S = 3600.0
 
 logger = logging.getLogger(__name__)
 
@@ -96,14 +106,10 @@ class MqttSink:
         retry: Retry = Retry(),  # noqa: B008  (immutable)
     ) -> None:
         topics = self._topics = Topics(device, camera)
-        where = str(address) if state is None else str(state.absolute())
-        holder = claim(f"{topics.base} {where}")
-        if holder is None:
-            raise UsageError(
-                f"another edgebird on this machine already serves camera {topics.camera!r} of "
-                f"device {topics.device!r}: set another name under [camera]"
-            )
-        self._claim = holder
+        path = None
+        if state is not None:
+            path = state / "outbox" / f"{_file_stem(topics)}.sqlite"
+        self._claims = _claim_all(address, topics, path)
         self._model_sha256 = model_sha256
         self._controls = controls
         self._discovery = discovery_payload(topics, version=edgebird.__version__)
@@ -115,6 +121,7 @@ class MqttSink:
         self._birds = 0
         self._online = self._faulty = False
         self._last_frame_s = self._detections_s = self._complained_s = -1e9
+        self._visit_over_s = math.inf
         self._silent_s = _SILENT_S
         self._found: bytes | None = None
         self._discover_s: float | None = None
@@ -123,11 +130,7 @@ class MqttSink:
 
         if source:  # a stream's address may hold a password
             source = sha256(source.encode()).hexdigest()
-        renamed: Topics | None = None
-        path = None
-        if state is not None:
-            path = state / "outbox" / f"{topics.device}.{topics.camera}.sqlite"
-            renamed = _adopt_renamed(path, source, where)
+        renamed = None if path is None else _adopt_renamed(path, source)
         outbox = Outbox(path)
         kept = outbox.kept()
         self._visits = _DayCount.read(kept.get("visits_today"))
@@ -148,26 +151,36 @@ class MqttSink:
             )
         except UsageError:
             outbox.close()
-            holder.close()
+            self._claims.close()
             raise
         self._publisher.keep("source", source)
+        former = _topics_of(kept.get("former", ""))
         if renamed is not None:
             logger.warning(
                 "camera %s is now %s; its old topics are cleared", renamed.base, topics.base
             )
-            for topic in renamed.retained(discovery_prefix):
-                self._publisher.set_state(topic, b"")
+            self._publisher.keep("former", _file_stem(renamed))  # until that is done
+            former = renamed
         self._publisher.set_state(topics.status, "offline")
         self._publish_birds()
         self._publisher.set_state(topics.visits_today, str(self._visits.count))
         self._publish_controls()
         self._device_status = DeviceStatus(address, topics.device)
+        self._former: FormerName | None = None
+        if former is not None:
+            self._former = FormerName(
+                address,
+                former,
+                discovery_prefix=discovery_prefix,
+                on_done=lambda: self._publisher.keep("former", ""),
+            )
         self._publisher.start()
 
     def emit(self, event: Event) -> None:
         """Publish what the event changes; returns at once, with or without a broker."""
         if isinstance(event, FrameProcessed):
             self._note_frame(0.0)
+            self._visit_over_s = math.inf
             birds = birds_at_once(event.tracks)
             if birds != self._birds:
                 self._birds = birds
@@ -186,11 +199,12 @@ class MqttSink:
 
         Takes at most about three seconds; logs how many alerts could not be delivered, if any.
         """
-        self._birds = 0
-        self._publish_birds()
+        self._forget_birds()
         self._publisher.close()
+        if self._former is not None:
+            self._former.close()
         self._device_status.close()
-        self._claim.close()
+        self._claims.close()
 
     # --- what may change between two frames
 
@@ -211,6 +225,10 @@ class MqttSink:
         self._publisher.set_state(self._topics.bird, "ON" if self._birds else "OFF")
         self._publisher.set_state(self._topics.count, str(self._birds))
 
+    def _forget_birds(self) -> None:
+        self._birds = 0
+        self._publish_birds()
+
     def _publish_detections(self, event: FrameProcessed) -> None:
         now_s = time.monotonic()
         pause_s = self._detections_pause_s
@@ -226,6 +244,8 @@ class MqttSink:
         if event.kind == "start":
             self._visits.add()
             self._publish_visits_today()
+        else:
+            self._visit_over_s = time.monotonic()
         if event.best_image is not None:
             from edgebird.mqtt.picture import jpeg_for_mqtt
 
@@ -270,9 +290,12 @@ class MqttSink:
     def _tick(self) -> None:
         now_s = time.monotonic()
         silent = now_s - self._last_frame_s > self._silent_s
-        if self._online and (silent or self._faulty):
+        lost = self._online and (silent or self._faulty)
+        if lost:
             self._online = False
             self._publisher.set_state(self._topics.status, "offline")
+        if self._birds and (lost or now_s - self._visit_over_s > _NO_FRAME_S):
+            self._forget_birds()
         if self._visits.turn():
             self._publish_visits_today()
         if self._discover_s is not None and now_s >= self._discover_s:
@@ -308,6 +331,8 @@ class MqttSink:
         self._found = None
         self._discover_s = time.monotonic() + _RETAINED_S
         self._republished_s = time.monotonic()
+        if self._former is not None:
+            self._former.try_now()
 
     def _handle_message(self, message: Message) -> None:
         if message.topic == self._discovery_topic:
@@ -384,12 +409,16 @@ class MqttSink:
 class _DayCount:
     """Counts what happens on a day of this machine's clock and zone.
 
-    A clock that is set back (a Pi has none that runs while it is off) does not begin a new day.
+    A clock that is set back (a Pi has none that runs while it is off) does not begin a new day,
+    unless it stays behind: then it was ahead before.
     """
 
     def __init__(self, day: date, count: int) -> None:
         self._day = day
         self.count = count
+        # since when the clock is behind, and what was counted since
+        self._behind_s: float | None = None
+        self._count_behind = 0
 
     @staticmethod
     def read(text: str | None) -> _DayCount:
@@ -407,7 +436,10 @@ class _DayCount:
     def turn(self) -> bool:
         """Begin a new day if there is one."""
         today = datetime.now().astimezone().date()
-        if today <= self._day:
+        if today < self._day:
+            return self._turn_back(today)
+        self._behind_s = None
+        if today == self._day:
             return False
         self._day, self.count = today, 0
         return True
@@ -415,6 +447,16 @@ class _DayCount:
     def add(self) -> None:
         self.turn()
         self.count += 1
+        self._count_behind += 1
+
+    def _turn_back(self, today: date) -> bool:
+        now_s = time.monotonic()
+        if self._behind_s is None:
+            self._behind_s, self._count_behind = now_s, 0
+        if now_s - self._behind_s < _BELIEVE_CLOCK_S:
+            return False
+        self._day, self.count = today, self._count_behind
+        return True
 
 
 def _prepare(alert: Alert) -> bytes:
@@ -424,19 +466,39 @@ def _prepare(alert: Alert) -> bytes:
     except ValueError:  # of another version of edgebird
         return alert.payload
     snapshot = payload.snapshot
-    if snapshot is not None and not Path(snapshot).is_file():
+    if snapshot is not None and not os.path.isfile(snapshot):
         snapshot = None
     age_s = round(max(0.0, time.time() - alert.created_s), 1)
     return encode(msgspec.structs.replace(payload, age_s=age_s, snapshot=snapshot))
 
 
-def _adopt_renamed(path: Path, source: str, where: str) -> Topics | None:
+def _claim_all(address: BrokerAddress, topics: Topics, path: Path | None) -> ExitStack:
+    """Take what only one process may use: the camera's name at the broker, and its outbox.
+
+    Raises:
+        UsageError: another process has one of them.
+    """
+    names = [camera_at(address, topics)]
+    if path is not None:
+        names.append(str(path.absolute()))
+    with ExitStack() as claims:
+        for name in names:
+            if (holder := claim(name, _CLAIM_S)) is None:
+                raise UsageError(
+                    f"another edgebird on this machine already serves camera {topics.camera!r} of "
+                    f"device {topics.device!r}: set another name under [camera]"
+                )
+            claims.enter_context(holder)
+        return claims.pop_all()
+
+
+def _adopt_renamed(path: Path, source: str) -> Topics | None:
     """Take over the outbox that this camera had under another name; its former topics, if so."""
     if not source or path.exists():
         return None
     for other in sorted(path.parent.glob("*.sqlite")):
-        topics = Topics(*other.stem.split(".", 1)) if "." in other.stem else None
-        holder = None if topics is None else claim(f"{topics.base} {where}")
+        topics = _topics_of(other.stem)
+        holder = None if topics is None else claim(str(other.absolute()))
         if topics is None or holder is None:
             continue
         with holder:
@@ -447,3 +509,11 @@ def _adopt_renamed(path: Path, source: str, where: str) -> Topics | None:
                 other.rename(path)
                 return topics
     return None
+
+
+def _file_stem(topics: Topics) -> str:
+    return f"{topics.device}.{topics.camera}"
+
+
+def _topics_of(stem: str) -> Topics | None:
+    return Topics(*stem.split(".", 1)) if "." in stem else None
