@@ -49,8 +49,12 @@ def make_folder(folder: Path) -> None:
     """Create a folder for pictures, and find out now whether it can be written to.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: it cannot, or its name cannot be told in an alert.
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(f"the folder {folder!r} has a name that is not UTF-8") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -19,8 +20,15 @@ import msgspec
 
 import edgebird
 from edgebird import logs
-from edgebird.config import Config, MqttSection, load_config, overruled
-from edgebird.errors import BrokerError, ConfigError, EdgebirdError, UsageError
+from edgebird.config import (
+    SERVICE_SETTINGS,
+    Config,
+    MqttSection,
+    as_its_service,
+    load_config,
+    overruled,
+)
+from edgebird.errors import BrokerError, ConfigError, EdgebirdError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from edgebird.mqtt.payloads import VisitPayload
@@ -28,7 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgebird")
 
-SERVICE_CONFIG = Path("/etc/edgebird/edgebird.toml")
+SERVICE_CONFIG = SERVICE_SETTINGS / "edgebird.toml"
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 EXIT_CODES = """\b
 Exit codes:
@@ -58,10 +68,21 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        # The reader is gone (`| head`). Python would complain once more while flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # its reader is gone (`| head`)
         sys.exit(0)
+    except OSError as error:
+        # without a file's name it is a stream's; whatever else is written handles its own
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _discard_output()
+        log.error("standard output cannot be written: %s", error.strerror)
+        sys.exit(OutputError.exit_code)
     sys.exit(0)
+
+
+def _discard_output() -> None:
+    """Python would complain once more about what it cannot write when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(
@@ -299,10 +320,13 @@ def _detect_in_pictures(config: Config, as_json: bool, max_frames: int | None) -
 
 
 def _picture_line(result: PictureResult) -> str:
+    from edgebird.sinks.jsonl import printable
+
+    name = printable(result.path.name)
     if not len(result.detections):
-        return f"{result.path.name}: no bird"
+        return f"{name}: no bird"
     scores = ", ".join(f"{score:.2f}" for score in result.detections.score)
-    return f"{result.path.name}: {_count(len(result.detections), 'bird')} ({scores})"
+    return f"{name}: {_count(len(result.detections), 'bird')} ({scores})"
 
 
 def _count(number: int, noun: str) -> str:
@@ -344,9 +368,10 @@ def classify(
     from edgebird.classify import Verdict, classify_pictures, open_classifier
     from edgebird.interpreter import default_threads
     from edgebird.model import DEFAULT_CLASSIFIER
+    from edgebird.sinks.jsonl import printable
 
     def show(verdict: Verdict) -> None:
-        name, probability = verdict.path.name, verdict.probability
+        name, probability = printable(verdict.path.name), verdict.probability
         if as_json:
             record = {"image": name, "bird": verdict.bird, "probability": round(probability, 4)}
             click.echo(msgspec.json.encode(record))
@@ -712,13 +737,24 @@ def config_check(config_path: Path) -> None:
 
     problems = file_problems(config_path)
     if not problems:
-        settings = load_config(config_path)
+        settings = as_its_service(load_config(config_path), config_path)
         problems = [*reference_problems(settings), *model_problems(settings)]
     for problem in problems:
         click.echo(f"{config_path}: {problem}", err=True)
     if problems:
         sys.exit(UsageError.exit_code)
     click.echo(f"{config_path}: no mistake found")
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether there is a file, or a folder that this user may not look into."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -750,10 +786,10 @@ def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
     from edgebird.doctor.machine import Machine
 
     machine = Machine()
-    if config_path is None and os.path.exists(SERVICE_CONFIG):
+    if config_path is None and _may_be_there(SERVICE_CONFIG):
         config_path = SERVICE_CONFIG
     try:
-        settings = load_config(config_path)
+        settings = as_its_service(load_config(config_path), config_path)
     except ConfigError:  # which the doctor will find, too
         settings = Config()
     installation = Installation(

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgebird.annotate import make_folder
-from edgebird.camera import Camera, open_camera
+from edgebird.camera import Camera, is_stream, open_camera
 from edgebird.camera.files import PictureSequence, list_pictures
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.settings import CameraSettings
@@ -33,7 +33,7 @@ from edgebird.motion import MotionGate
 from edgebird.mqtt.address import BrokerAddress, broker_address
 from edgebird.mqtt.device import claim
 from edgebird.mqtt.topics import default_device, slug
-from edgebird.pictures import PictureResult, scan_pictures
+from edgebird.pictures import PictureResult, check_save_folder, scan_pictures
 from edgebird.pipeline import Senses, Summary, run
 from edgebird.places import Places
 from edgebird.reload import Reload
@@ -105,15 +105,17 @@ def detect_on_camera(
         cleanup.enter_context(closing(camera))
         cleanup.enter_context(_closed_by_signals(camera))
         mqtt_sink = None
+        # before the given ones, which end the run where their stream is full or its reader gone
+        own: list[Sink] = []
         if broker is not None:
             mqtt_sink = _mqtt_sink(config, broker, name, model, controls)
-            sinks = [*sinks, cleanup.enter_context(closing(mqtt_sink))]
+            own.append(cleanup.enter_context(closing(mqtt_sink)))
         # opened last and so closed first: systemd hears of the end before the others take time
         service = cleanup.enter_context(closing(Service()))
         live = camera if isinstance(camera, LiveCamera) else None
         total = camera.frame_count
         if remember and total is None:
-            sinks = [*sinks, *_store_sinks(config, name, save, disk, cleanup)]
+            own += _store_sinks(config, name, save, disk, cleanup)
         if total and max_frames:
             total = min(total, max_frames)
         zones = Zones(_settings(ZoneSettings, config.motion))
@@ -158,7 +160,7 @@ def detect_on_camera(
             tracker=tracker,
             visits=visits,
             snapshots=snapshots,
-            sinks=[*sinks, service],
+            sinks=[*own, service, *sinks],
             service=service,
             summary=summary,
             max_frames=max_frames,
@@ -185,8 +187,10 @@ def detect_in_pictures(
             "add --sequence if they are the frames of one camera"
         )
     paths = list_pictures(str(config.camera.source))
-    model, detector = open_detector(config.detector, for_stills=True)
     save = None if config.output.save is None else Path(config.output.save)
+    if save is not None:
+        check_save_folder(save, paths)
+    model, detector = open_detector(config.detector, for_stills=True)
     if save is not None:
         make_folder(save)
     pictures = PictureSequence(paths)
@@ -239,7 +243,9 @@ def _settings(kind: type[T], section: msgspec.Struct | dict[str, Any]) -> T:
 
 
 def _frame_size(camera: CameraSection) -> tuple[int, int] | None:
-    """Width and height that were asked for, as they are after turning."""
+    """Width and height that were asked for, as they are after turning; a stream is not asked."""
+    if is_stream(str(camera.source)):
+        return None
     if camera.size is None or camera.rotate not in (90, 270):
         return camera.size
     return camera.size[1], camera.size[0]

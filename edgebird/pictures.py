@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgebird.annotate import draw_birds, write_jpeg
 from edgebird.camera.files import PictureSequence
 from edgebird.detector import Detector
+from edgebird.errors import UsageError
 from edgebird.place_scores import PlaceScores
 from edgebird.places import Places
 from edgebird.structures import Detections
+
+# So many bytes of a picture's name at most go into that of its copy, which gets longer.
+_LONGEST_STEM = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +63,50 @@ def scan_pictures(
         CameraError: some pictures could not be read; raised after all others are done.
         OutputError: an annotated copy cannot be written.
     """
-    names: Counter[str] = Counter()
+    names = copy_names(pictures.paths)
     scores = PlaceScores(detector, places, threshold, lambda: not pictures.closed, on_look)
     for count, frame in enumerate(pictures.frames(), start=1):
         path = Path(frame.source)
         detections, took_ms = scores.look(frame)
         if save is not None and len(detections):
             birds = zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
-            # bird.jpg and bird.png of one folder must not overwrite each other.
-            names[path.stem] += 1
-            number = names[path.stem]
-            name = path.stem if number == 1 else f"{path.stem}-{number}"
-            write_jpeg(draw_birds(frame.image, list(birds)), save / f"{name}.jpg")
+            write_jpeg(draw_birds(frame.image, list(birds)), save / names[path])
         on_result(PictureResult(path, frame.size, detections, took_ms))
         if count == max_pictures:
             break
+
+
+def copy_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What the annotated copy of each picture is called: as the picture, with a number where that
+    is another one's name, which bird.jpg and bird.png of one folder would share.
+    """
+    names: dict[Path, str] = {}
+    # memory cards do not tell Bird.jpg from bird.jpg
+    taken: set[str] = set()
+    # those that can keep their name do so, whatever comes before them
+    for path in sorted(paths, key=lambda path: path.suffix.lower() != ".jpg"):
+        stem = path.stem
+        while len(os.fsencode(stem)) > _LONGEST_STEM:
+            stem = stem[:-1]
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names[path] = f"{name}.jpg"
+    return names
+
+
+def check_save_folder(folder: Path, paths: Sequence[Path]) -> None:
+    """Find out whether annotated copies would take the place of the pictures themselves.
+
+    Raises:
+        UsageError: some of the pictures are in the folder.
+    """
+    # a copy may also replace what a link in another folder leads to
+    homes = {path.parent for path in paths} | {path.resolve().parent for path in paths}
+    if os.path.isdir(folder) and any(os.path.isdir(h) and h.samefile(folder) for h in homes):
+        raise UsageError(
+            f"the pictures themselves are in {folder}, where annotated copies would replace them: "
+            "give another folder to save to"
+        )

@@ -24,6 +24,9 @@ PADDING_VALUE = 127
 # tile. A bird of up to a third of a tile is seen whole by at least one.
 TILE_SHARE, SMALL_TILE_SHARE = 2 / 3, 0.45
 OVERLAP_SHARE = 1 / 3
+# A frame that is longer than so many of its shorter sides is cut across, not into tiles, of which
+# it would have thousands.
+_LONGEST_SHAPE = 8
 # A close look at something shows so many times its length, as far as the shares allow.
 _CLOSE_LOOK = 5.0
 
@@ -79,13 +82,25 @@ def tile_regions(width: int, height: int, share: float = TILE_SHARE) -> list[Reg
 
 
 def scan_regions(width: int, height: int) -> list[Region]:
-    """The whole frame and all of its tiles."""
-    return [(0, 0, width, height), *tile_regions(width, height)]
+    """The whole frame and all of its tiles, or the pieces of a thin strip."""
+    return [(0, 0, width, height), *_parts(width, height, TILE_SHARE)]
 
 
 def thorough_scan_regions(width: int, height: int) -> list[Region]:
     """The whole frame, all of its tiles, and all of its small tiles."""
-    return [*scan_regions(width, height), *tile_regions(width, height, SMALL_TILE_SHARE)]
+    return [*scan_regions(width, height), *_parts(width, height, SMALL_TILE_SHARE)]
+
+
+def _parts(width: int, height: int, share: float) -> list[Region]:
+    """The tiles of a frame; of a strip, pieces as wide as it is, their number bounded."""
+    longer, shorter = max(width, height), min(width, height)
+    if longer <= _LONGEST_SHAPE * shorter:
+        return tile_regions(width, height, share)
+    length = max(shorter, round(share * longer / _LONGEST_SHAPE))
+    starts = window_starts(longer, length, int(length * OVERLAP_SHARE))
+    if width > height:
+        return [(x, 0, x + length, height) for x in starts]
+    return [(0, y, width, y + length) for y in starts]
 
 
 def cut_tile(image: Image, region: Region, size_px: int) -> tuple[Image, float]:

@@ -32,10 +32,13 @@ def red_picture(size: tuple[int, int] = SIZE) -> Image:
 class ScriptedCapture:
     """Gives red pictures, whose corner counts them, and then does what ``then`` says."""
 
-    def __init__(self, play: int, then: str, pace_s: float = 0.005) -> None:
+    def __init__(
+        self, play: int, then: str, pace_s: float = 0.005, size: tuple[int, int] = SIZE
+    ) -> None:
         self._left = play
         self._then = then
         self._pace_s = pace_s
+        self._size = size
         self._count = 0
 
     def read(self) -> Picture | None:
@@ -47,7 +50,7 @@ class ScriptedCapture:
             return None
         self._left -= 1
         time.sleep(self._pace_s)
-        pixels = red_picture()[..., ::-1].copy()
+        pixels = red_picture(self._size)[..., ::-1].copy()
         pixels[0, 0] = self._count
         self._count += 1
         return Picture(pixels, time.monotonic(), time.time())

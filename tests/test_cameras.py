@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stand_ins import RED, SIZE, red_picture, scripted_camera
 
-from edgebird.camera import Camera, is_pictures, open_camera
+from edgebird.camera import Camera, is_pictures, is_stream, open_camera
 from edgebird.camera.demo import DemoFeeder
 from edgebird.camera.files import (
     PictureSequence,
@@ -71,6 +73,18 @@ def frames_before_error(camera: Camera) -> tuple[list[Frame], str]:
     message = str(caught.value)
     assert "\n" not in message
     return good, message
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As somebody who may not look into pytest's folders, where we are not so anyway."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def fake_camera(_: Path) -> Camera:
@@ -308,13 +322,42 @@ def test_a_jpeg_damaged_inside_is_an_error(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"hello, this is text" * 100, "not a picture"),
-        (b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\rIHDR" + b"\x00\x01\x00\x00" * 2, "is too large"),
     ],
 )
 def test_what_is_no_picture_is_an_error(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "odd.png"
     path.write_bytes(content)
     with pytest.raises(CameraError, match=reason):
+        read_picture(path)
+
+
+def test_a_picture_that_is_too_large_is_not_decoded_whatever_its_format(tmp_path: Path) -> None:
+    """With another limit: a picture beyond the usual one takes long to make."""
+    paths = [
+        write(tmp_path / f"large.{ending}", busy_picture())
+        for ending in ("jpg", "png", "bmp", "webp", "tif")
+    ]
+    script = (
+        "import pathlib, sys\n"
+        "from edgebird.camera.files import read_picture\n"
+        "from edgebird.errors import CameraError\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: print(read_picture(pathlib.Path(path)).shape)\n"
+        "    except CameraError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", script, *map(str, paths)]
+    for limit, expected in (("76799", "is too large"), ("76800", "(")):
+        environment = os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": limit}
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        )
+        assert [expected in line for line in result.stdout.splitlines()] == [True] * 5
+        assert result.stderr == ""
+
+
+def test_the_limit_of_a_pictures_size_holds_without_being_set(tmp_path: Path) -> None:
+    path = write(tmp_path / "flat.tif", np.zeros((10_001, 10_000), np.uint8))
+    with pytest.raises(CameraError, match="is too large: pictures of up to 100 million"):
         read_picture(path)
 
 
@@ -366,7 +409,37 @@ def test_a_sequence_with_no_readable_picture_is_an_error(tmp_path: Path) -> None
     assert message.startswith("1 of 1 pictures could not be read")
 
 
+def test_a_sequence_whose_first_pictures_are_gone_goes_on(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{number}.jpg", busy_picture()) for number in range(3)]
+    for path in paths:
+        os.utime(path, (1000, 1000))
+    rotated = PictureSequence(paths, fps=2.0)
+    paths[0].unlink()
+    late = PictureSequence(paths, fps=2.0)
+    for camera, times in ((rotated, [1000.5, 1001.0]), (late, [1000.0, 1000.5])):
+        frames, message = frames_before_error(camera)
+        assert [frame.utc_s for frame in frames] == times
+        assert message.startswith("1 of 3 pictures could not be read")
+
+
 # videos
+
+
+def test_a_name_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/v\xf6.avi"))
+    write_video(tmp_path / "a.avi", "MJPG", [red_picture()] * 3).rename(path)
+    with pytest.raises(CameraError, match=r"v\\udcf6\.avi' is not UTF-8"):
+        open_camera(str(path))
+
+
+@pytest.mark.parametrize("name", ["2024-05-01T10:30:00.avi", "10:30.avi", "file:a.avi"])
+def test_a_colon_in_a_name_is_no_protocol(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "plain.avi", "MJPG", [red_picture()] * 3).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    frames = list(open_camera(name).frames())
+    assert [frame.source for frame in frames] == [name] * 3
 
 
 @pytest.mark.parametrize(
@@ -432,6 +505,61 @@ def test_an_mp4_without_its_index_is_an_error(tmp_path: Path) -> None:
 
 
 # choosing a camera
+
+
+@pytest.mark.parametrize("name", ["", "a.jpg", "a.avi", "notes"])
+def test_what_may_not_be_read_is_an_error(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "private"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"x")
+    folder.chmod(0)
+    try:
+        with unprivileged(), pytest.raises(CameraError, match="Permission denied") as caught:
+            open_camera(str(folder / name))
+    finally:
+        folder.chmod(0o700)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_video_that_may_not_be_read_is_not_called_damaged() -> None:
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = write_video(Path(folder) / "a.avi", "MJPG", [red_picture()] * 3)
+        path.chmod(0)
+        with unprivileged(), pytest.raises(CameraError, match="cannot be read: Permission denied"):
+            open_camera(str(path))
+
+
+def test_a_picture_that_may_not_be_looked_at_does_not_stop_the_others() -> None:
+    with TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        private, public = Path(root) / "private", Path(root) / "public"
+        for folder in (private, public):
+            folder.mkdir()
+            write(folder / "a.jpg", red_picture())
+        (public / "b.jpg").symlink_to(private / "a.jpg")
+        private.chmod(0)
+        try:
+            with unprivileged():
+                frames, message = frames_before_error(open_camera(str(public)))
+        finally:
+            private.chmod(0o700)
+    assert [Path(frame.source).name for frame in frames] == ["a.jpg"]
+    assert message.startswith("1 of 2 pictures could not be read")
+
+
+@pytest.mark.parametrize("ending", ["", ".jpg", ".mp4", "/a.jpg", ":x"])
+def test_a_name_that_is_too_long_is_an_error(ending: str) -> None:
+    for start in ("", "/tmp/", "/dev/"):
+        with pytest.raises(CameraError, match=r"name too long|there is no"):
+            open_camera(f"{start}{'n' * 260}{ending}")
+
+
+def test_streams_are_told_from_other_sources() -> None:
+    streams = ["rtsp://cam/stream", "RTSPS://cam/stream", "http://cam/a.jpg"]
+    others = ["0", "/dev/video0", "picamera2", "demo:", "ftp://cam/a.mp4", "a.mp4", "None"]
+    assert [source for source in streams + others if is_stream(source)] == streams
 
 
 @pytest.mark.parametrize(

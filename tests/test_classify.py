@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -218,6 +219,19 @@ def test_the_command_goes_on_after_bad_input_and_says_so(tmp_path: Path) -> None
     assert "missing.jpg" in result.stderr
     assert "empty.jpg" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_name_that_is_not_utf_8_is_printed_with_replacements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    cv2.imwrite(str(tmp_path / "a.png"), plain(127))
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"v\xf6gel.png"))
+    shown = "v\N{REPLACEMENT CHARACTER}gel.png"
+    for command in (("classify",), ("detect", "--source")):
+        lines, record = edgebird(*command, tmp_path), edgebird(*command, tmp_path, "--json")
+        assert lines.stdout.startswith(f"{shown}: no bird"), lines.stderr
+        assert [line["image"] for line in lines_of(record)] == [shown]
 
 
 @pytest.mark.parametrize(

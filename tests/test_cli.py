@@ -256,6 +256,27 @@ def test_a_closed_pipe_ends_it_quietly() -> None:
     assert "BrokenPipe" not in result.stderr
 
 
+def test_output_that_cannot_be_written_is_one_line_and_the_visit_is_remembered(
+    tmp_path: Path,
+) -> None:
+    """As with ``> file`` on a card that is full."""
+    config = tmp_path / "edgebird.toml"
+    config.write_text(f'[mqtt]\nstate = "{tmp_path}"\n')
+    detect = ["detect", "--config", str(config), "--source", QUICK_DEMO]
+    for more in (["--json"], []):
+        command = [sys.executable, "-m", "edgebird.cli", *detect, *more]
+        with Path("/dev/full").open("w") as full:
+            result = subprocess.run(
+                command, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert result.returncode == 6
+        assert "standard output cannot be written: No space left" in result.stderr
+        assert "Traceback" not in result.stderr
+    # JSON ends with the first frame, before the bird comes
+    [line] = lines_of(edgebird("visits", "--config", config, "--json"))
+    assert line["state"] == "over"
+
+
 # --- MQTT
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgebird.camera.demo import DemoFeeder
+from edgebird.detector import conv
 from edgebird.detector.both_ways import BothWays
-from edgebird.detector.conv import ConvDetector, decode_maps
+from edgebird.detector.conv import ConvDetector, decode_maps, still_detector
 from edgebird.interpreter import Interpreter, TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, InputScaling, ModelCard, load_model
 from edgebird.structures import Image
@@ -186,6 +187,39 @@ def test_looked_at_both_ways_a_mirrored_picture_has_mirrored_birds() -> None:
     ways = seen(both, image), seen(network, image), seen(network, mirrored)
     both_odds, one_odds, other_odds = (np.log(s[4] / (1 - s[4])) for s in ways)
     assert min(one_odds, other_odds) - 1e-3 <= both_odds <= max(one_odds, other_odds) + 1e-3
+
+
+class CountingInterpreter(FakeInterpreter):
+    """Notes how many tiles it is given at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once: list[int] = []
+
+    def run(self, images: Sequence[Image]) -> list[np.ndarray]:
+        self.at_once.append(len(images))
+        return super().run(images)
+
+
+def test_few_tiles_are_held_at_once_and_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = scene((40, 40), (700, 40), size=(740, 100))
+    network = CountingInterpreter()
+    found = still_detector(network, card()).detect(image, threshold=0.5)
+    assert network.at_once[:2] == [64, 64]
+    assert network.at_once[2] == network.at_once[3] < 64
+    monkeypatch.setattr(conv, "_TILES_AT_ONCE", 1000)
+    at_once = still_detector(network, card()).detect(image, threshold=0.5)
+    assert max(network.at_once) > 64
+    np.testing.assert_array_equal(found.xyxy, at_once.xyxy)
+    np.testing.assert_array_equal(found.score, at_once.score)
+    assert {round(x, -2) for x, _ in centres(found.xyxy)} == {0, 700}
+
+
+@pytest.mark.parametrize("x", [30, 500, 970])
+def test_a_bird_in_a_thin_strip_is_found(x: int) -> None:
+    image = scene((x, 30), size=(1000, 60))
+    found = still_detector(FakeInterpreter(), card()).detect(image, threshold=0.5)
+    assert centres(found.xyxy)[0] == pytest.approx((x, 30), abs=8)
 
 
 def test_an_empty_scene_has_no_birds() -> None:

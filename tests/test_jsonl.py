@@ -117,6 +117,17 @@ def test_any_name_stays_on_one_line(name: str) -> None:
     assert json.loads(text)["image"] == name
 
 
+def test_what_is_not_utf_8_in_a_name_is_replaced() -> None:
+    name = os.fsdecode(b"v\xf6gel \xc3\xa4.jpg")
+    stream = io.StringIO()
+    sink = JsonLinesSink(stream)
+    sink.write(picture_record(name, (64, 48), Detections.none(), 1.0))
+    box = (0.0, 0.0, 1.0, 1.0)
+    sink.emit(VisitChanged("start", Visit("v", "c", 0.0, 0.0, None, 1, 0.5, box, (6, 4), name)))
+    picture, visit = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert picture["image"] == visit["snapshot"] == "v\N{REPLACEMENT CHARACTER}gel ä.jpg"
+
+
 def test_each_line_is_flushed() -> None:
     reading, writing = os.pipe()
     with open(reading) as reader, open(writing, "w") as writer:

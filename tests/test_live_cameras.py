@@ -178,6 +178,26 @@ def test_a_camera_that_opens_but_gives_nothing_is_an_error(tmp_path: Path) -> No
         scripted_camera({"play": 0, "then": "end"}, state=tmp_path / "n")
 
 
+def test_pictures_that_are_too_large_are_told_once_with_what_to_do(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    large = {"play": 9, "then": "hang", "size": (4656, 3496)}
+    with pytest.raises(CameraError, match=r"camera cam .* 4656 x 3496 .* set camera\.size to"):
+        scripted_camera(large, state=tmp_path / "one")
+    script = [{"play": 2, "then": "end"}, large, large, {"play": 9, "then": "hang"}]
+    camera = scripted_camera(*script, state=tmp_path / "two")
+    process = camera.process_id
+    events: list[Frame | Silence] = []
+    for event in camera.frames():
+        events.append(event)
+        if (tmp_path / "two").read_text() == "4" and isinstance(event, Frame):
+            break
+    assert camera.process_id == process
+    camera.close()
+    assert any(isinstance(e, Silence) and "4656 x 3496" in (e.error or "") for e in events)
+    assert len(caplog.messages) == 2
+
+
 # what is asked of a camera
 
 

@@ -126,6 +126,21 @@ def test_nights_are_dark() -> None:
     assert min(light[hour] for hour in (8, 12, 18)) > 60
 
 
+def test_a_night_may_begin_after_midnight() -> None:
+    night = (0.5, 4.5)
+    for stay in ScenarioCamera(Scenario(days=3, visits_per_day=30, night=night)).stays:
+        assert 5.5 * 3600 <= stay.start_s % 86400 <= 23.5 * 3600
+    hours = range(0, 24, 2)
+    camera = ScenarioCamera(Scenario(days=1, night=(23.0, 5.0), quiet_fps=1 / 7200))
+    later = ScenarioCamera(Scenario(days=1, night=(1.0, 7.0), quiet_fps=1 / 7200))
+    evening, small_hours = (
+        {round(f.monotonic_s / 3600): f.image.mean() for f in c.frames() if isinstance(f, Frame)}
+        for c in (camera, later)
+    )
+    assert [hour for hour in hours if evening[hour] < 5] == [0, 2, 4]
+    assert [hour for hour in hours if small_hours[hour] < 5] == [2, 4, 6]
+
+
 def test_pictures_of_a_real_feeder_can_be_the_scene(tmp_path: Path) -> None:
     for folder, shade in (("empty", 60), ("bird", 160)):
         (tmp_path / folder).mkdir()
@@ -147,6 +162,8 @@ def test_pictures_of_a_real_feeder_can_be_the_scene(tmp_path: Path) -> None:
         ("days = 100.0", "days"),
         ('[[event]]\nkind = "rain"\nat_s = 1.0\nfor_s = 1.0', "kind"),
         ("[[event", "script.toml"),
+        ("night = [21.0, 25.0]", "night"),
+        ("night = [7.0, 6.0]\nvisits_per_day = 4\n", "night"),
     ],
 )
 def test_a_wrong_scenario_is_one_clear_line(tmp_path: Path, text: str, place: str) -> None:

@@ -97,6 +97,31 @@ def test_a_frame_is_scanned_whole_first() -> None:
     assert len(thorough_scan_regions(640, 480)) == 19
 
 
+@given(width=SIDES, height=SIDES)
+def test_the_parts_of_any_shape_are_few_and_cover_it(width: int, height: int) -> None:
+    regions = thorough_scan_regions(width, height)
+    assert len(regions) <= 120
+    if max(width, height) <= 8 * min(width, height):
+        small = tile_regions(width, height, SMALL_TILE_SHARE)
+        assert regions[1:] == [*tile_regions(width, height), *small]
+        return
+    for parts in (scan_regions(width, height)[1:], regions[len(scan_regions(width, height)) :]):
+        seen = np.zeros((height, width), bool)
+        for left, top, right, bottom in parts:
+            assert 0 <= left < right <= width
+            assert 0 <= top < bottom <= height
+            seen[top:bottom, left:right] = True
+        assert seen.all()
+
+
+@pytest.mark.parametrize("size", [(2000, 20), (10, 5000), (65_000, 1)])
+def test_a_thin_strip_has_few_tiles_of_bounded_size(size: tuple[int, int]) -> None:
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    regions = thorough_scan_regions(*size)
+    assert len(regions) < 50
+    assert all(tile.shape == (64, 64, 3) for _, tile, _, _ in cut_tiles(image, regions, 64))
+
+
 def test_a_tile_keeps_proportions_and_is_padded_with_grey() -> None:
     image = np.full((100, 200, 3), 250, np.uint8)
     tile, scale = cut_tile(image, (0, 0, 200, 100), 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -100,28 +101,29 @@ def is_pictures(source: str) -> bool:
         return False
     from edgebird.camera.files import PICTURE_SUFFIXES
 
-    path = Path(source)
-    if path.exists():
-        return path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES
-    return bool(_GLOB_CHARACTERS & set(source)) or path.suffix.lower() in PICTURE_SUFFIXES
+    suffix = Path(source).suffix.lower()
+    # os.path, here and below: what may not be looked at is not there, and opening it says why
+    if os.path.exists(source):
+        return os.path.isdir(source) or suffix in PICTURE_SUFFIXES
+    return bool(_GLOB_CHARACTERS & set(source)) or suffix in PICTURE_SUFFIXES
 
 
 def is_live(source: str) -> bool:
     """Whether the source is a camera or a stream, which can be known only by opening it."""
-    return (
-        _is_device(source)
-        or source.partition(":")[0] == "picamera2"
-        or _scheme(source) in _STREAM_SCHEMES
-    )
+    return _is_device(source) or source.partition(":")[0] == "picamera2" or is_stream(source)
+
+
+def is_stream(source: str) -> bool:
+    """Whether the source is the address of a stream."""
+    return _scheme(source) in _STREAM_SCHEMES
 
 
 def _is_device(source: str) -> bool:
     # /dev/shm holds ordinary files, which may well be pictures
-    path = Path(source)
     return (
         source.isdecimal()
-        or (source.startswith("/dev/") and not (path.is_file() or path.is_dir()))
-        or (bool(source) and "/" not in source and Path("/dev/v4l/by-id", source).exists())
+        or (source.startswith("/dev/") and not (os.path.isfile(source) or os.path.isdir(source)))
+        or (bool(source) and "/" not in source and os.path.exists(f"/dev/v4l/by-id/{source}"))
     )
 
 
@@ -136,7 +138,11 @@ def _open_files(source: str, fps: float | None) -> Camera:
     path = Path(source)
     if is_pictures(source):
         return PictureSequence(list_pictures(source), fps=fps or 5.0)
-    if not source or not path.exists():
+    try:
+        there = bool(source) and path.exists()
+    except OSError as error:
+        raise CameraError(f"{source} cannot be read: {error.strerror}") from error
+    if not there:
         raise CameraError(f"there is no file or folder {source!r}; a source can be {_FORMS}")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(path)

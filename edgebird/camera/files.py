@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -26,15 +27,10 @@ VIDEO_SUFFIXES = frozenset(
     | {".mjpeg", ".mjpg", ".gif", ".flv", ".3gp"}
 )
 
-# A picture of a few hundred kilobytes can claim to be as large as it likes.
-_MAX_PIXELS = 100_000_000
-
 _JPEG_START = b"\xff\xd8"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 # Any marker but those that have no length and may stand inside a scan: stuffing, restart, fill.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _JPEG_END = 0xD9
-_JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 # what libjpeg, libpng and OpenCV 4 begin their lines with
 _DECODER_LINE = re.compile(rb"Corrupt JPEG|Premature|libpng|imdecode_|Unsupported|Invalid|\n")
@@ -44,24 +40,27 @@ def list_pictures(source: str) -> list[Path]:
     """The picture files that a name, a folder or a glob stands for, in natural name order.
 
     Raises:
-        CameraError: there are none.
+        CameraError: there are none, or they may not be read.
     """
     path = Path(source)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        candidates = list(path.iterdir())
-        complaint = f"folder {source} has no pictures"
-    else:
-        candidates = [Path(name) for name in glob.glob(source, recursive=True)]
-        complaint = f"there is no picture {source}"
+    try:
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            candidates = list(path.iterdir())
+            complaint = f"folder {source} has no pictures"
+        else:
+            candidates = [Path(name) for name in glob.glob(source, recursive=True)]
+            complaint = f"there is no picture {source}"
+    except OSError as error:
+        raise CameraError(f"{source} cannot be read: {error.strerror}") from error
     pictures = [
         candidate
         for candidate in candidates
         # hidden ones are by-products of file managers, not pictures
         if candidate.suffix.lower() in PICTURE_SUFFIXES
         and not candidate.name.startswith(".")
-        and candidate.is_file()
+        and _may_be_file(candidate)
     ]
     if not pictures:
         endings = " ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
@@ -70,7 +69,7 @@ def list_pictures(source: str) -> list[Path]:
 
 
 def read_picture(path: Path) -> Image:
-    """Read a picture, upright as its EXIF orientation says.
+    """Read a picture, upright as its EXIF orientation says (a WebP with newer OpenCV only).
 
     Returns:
         uint8, shape (height, width, 3), RGB; grey, 16-bit, transparent and CMYK ones converted.
@@ -99,14 +98,19 @@ def _decoded(path: Path, how: int) -> Image:
         data = path.read_bytes()
     except OSError as error:
         raise CameraError(f"picture {path} cannot be read: {error.strerror}") from error
-    if flaw := _flaw(data):
-        raise CameraError(f"picture {path} {flaw}")
+    if not data:
+        raise CameraError(f"picture {path} is empty")
+    if data.startswith(_JPEG_START) and not _ends_as_jpeg(data):
+        raise CameraError(f"picture {path} is cut short or damaged: the end of the JPEG is missing")
     silence_opencv()
     with collected(_DECODER_LINE) as messages:
         try:
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), how)
         except cv2.error as error:
-            raise CameraError(f"picture {path} cannot be decoded: {error.err}") from error
+            reason = f"cannot be decoded: {error.err}"
+            if "MAX_IMAGE_" in error.err:
+                reason = "is too large: pictures of up to 100 million pixels are read"
+            raise CameraError(f"picture {path} {reason}") from error
     # libjpeg makes up what it cannot decode and only says so; stray bytes alone do no harm
     damage = [text for text in messages if "Corrupt JPEG" in text and "extraneous" not in text]
     if picture is None or damage:
@@ -118,8 +122,12 @@ def _decoded(path: Path, how: int) -> Image:
 class PictureSequence:
     """Pictures as the frames of one camera, in the order given.
 
-    A picture's time is its place in the list over ``fps``, from the first one's file time on.
-    Unreadable ones are logged and skipped, and raise CameraError after the last picture.
+    A picture's time is its place in the list over ``fps``, from the first one's file time on (or
+    that of the first which is there). Unreadable ones are logged and skipped, and raise CameraError
+    after the last picture.
+
+    Attributes:
+        paths: of all of them.
 
     Raises:
         ValueError: there are no pictures, or fps is not above 0.
@@ -128,14 +136,16 @@ class PictureSequence:
     def __init__(self, paths: list[Path], *, fps: float = 5.0) -> None:
         if not paths or not fps > 0:
             raise ValueError(f"expected pictures and fps above 0, got {len(paths)} and {fps}")
-        self._paths = paths
+        self.paths = paths
         self._fps = fps
         self._closed = False
+        # now, since some may be gone by the time they are looked at
+        self._start_utc_s = self._first_utc_s()
 
     @property
     def frame_count(self) -> int:
         """How many pictures there are."""
-        return len(self._paths)
+        return len(self.paths)
 
     @property
     def closed(self) -> bool:
@@ -144,9 +154,8 @@ class PictureSequence:
 
     def frames(self) -> Iterator[Frame]:
         """Yield each readable picture, then raise CameraError if there were others."""
-        start_utc_s = _modified_s(self._paths[0])
         index = 0
-        for place, path in enumerate(self._paths):
+        for place, path in enumerate(self.paths):
             if self._closed:
                 return
             try:
@@ -155,19 +164,25 @@ class PictureSequence:
                 log.warning("%s", error)
                 continue
             seconds = place / self._fps
-            yield Frame(image, index, seconds, start_utc_s + seconds, str(path))
+            yield Frame(image, index, seconds, self._start_utc_s + seconds, str(path))
             index += 1
         if self._closed:
             return
-        if skipped := len(self._paths) - index:
+        if skipped := len(self.paths) - index:
             good = f"the other {index} were processed" if index else "there was nothing to process"
             raise CameraError(
-                f"{skipped} of {len(self._paths)} pictures could not be read (see above); {good}"
+                f"{skipped} of {len(self.paths)} pictures could not be read (see above); {good}"
             )
 
     def close(self) -> None:
         """End the iteration before the next picture."""
         self._closed = True
+
+    def _first_utc_s(self) -> float:
+        for place, path in enumerate(self.paths):
+            with suppress(CameraError):
+                return _modified_s(path) - place / self._fps
+        return 0.0
 
 
 class VideoFile:
@@ -176,7 +191,7 @@ class VideoFile:
     A replay is deterministic: UTC time counts from the file's modification time.
 
     Raises:
-        CameraError: the file is empty, damaged or not a video.
+        CameraError: the file may not be read, is empty, damaged or not a video.
     """
 
     def __init__(self, path: Path) -> None:
@@ -184,10 +199,10 @@ class VideoFile:
         self._lock = threading.Lock()
         self._closed = False
         self._start_utc_s = _modified_s(path)
-        self._capture = open_quietly(str(path), cv2.CAP_FFMPEG)
+        # FFmpeg takes what stands before a colon for a protocol, but not in an absolute path
+        self._capture = open_quietly(str(path.absolute()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
-            reason = "is empty" if path.stat().st_size == 0 else "is damaged or not a video"
-            raise CameraError(f"video {path} {reason}")
+            raise CameraError(f"video {path} {_why_not_opened(path)}")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         # raw streams know no rate, and OpenCV then gives a number of millions
         self._fps = fps if 0 < fps <= 1000 else 25.0
@@ -253,6 +268,34 @@ class VideoFile:
         return frames < wanted and last_s * self._fps < wanted
 
 
+def _ends_as_jpeg(data: bytes) -> bool:
+    """Whether a JPEG has its end: OpenCV up to 4 fills the missing rest with grey and reports
+    success. Segments are stepped over by their length: an EXIF thumbnail has an end of its own.
+    """
+    at = len(_JPEG_START)
+    while (match := _JPEG_MARKER.search(data, at)) is not None:
+        if match[0][1] == _JPEG_END:
+            return True
+        at = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
+    return False
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # reading it will fail, and say why
+        return True
+
+
+def _why_not_opened(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return "is damaged or not a video" if file.read(1) else "is empty"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
 def _modified_s(path: Path) -> float:
     try:
         return path.stat().st_mtime
@@ -264,30 +307,3 @@ def _natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     """Sorts "bird2" before "bird10", and folders among themselves in the same way."""
     parts = re.split(r"(\d+)", str(path).lower())
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts], str(path)
-
-
-def _flaw(data: bytes) -> str | None:
-    """What can be told to be wrong with an encoded picture without decoding it."""
-    if not data:
-        return "is empty"
-    width_px = height_px = 0
-    if data.startswith(_PNG_START):
-        width_px, height_px = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    if data.startswith(_JPEG_START):
-        # OpenCV up to 4 fills the missing rest of a JPEG with grey and reports success. Segments
-        # are stepped over by their length: an EXIF thumbnail has an end marker of its own.
-        at = len(_JPEG_START)
-        while (match := _JPEG_MARKER.search(data, at)) is not None:
-            marker, at = match[0][1], match.end()
-            if marker == _JPEG_END:
-                break
-            if marker in _JPEG_FRAME_HEADERS:
-                height_px, width_px = (
-                    int.from_bytes(data[at + offset : at + offset + 2], "big") for offset in (3, 5)
-                )
-            at += int.from_bytes(data[at : at + 2], "big")
-        else:
-            return "is cut short or damaged: the end of the JPEG is missing"
-    if width_px * height_px > _MAX_PIXELS:
-        return f"is too large: {width_px} x {height_px} pixels"
-    return None

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _SILENCE_S = 1.0
 _LONGEST_PAUSE_S = 5.0
 _KILLED_WITHIN_S = 5.0
+_NO_MORE = "it gives no pictures any more"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,8 @@ class LiveCamera:
                 return picture
             if reader.problem and not reader.was_open:
                 raise CameraError(reader.problem)
+            if reader.problem not in (None, _NO_MORE):
+                raise CameraError(f"camera {self.source} cannot be used: {reader.problem}")
             if reader.problem:
                 break
         raise CameraError(
@@ -281,4 +284,5 @@ class _Reader:
             is_open = message["state"] == "open"
             self._waits_for = "first" if is_open else "open"
             self.was_open |= is_open
-            self.problem = message.get("error", self.problem)
+            if message["state"] == "closed":
+                self.problem = message.get("error", _NO_MORE)

@@ -65,7 +65,7 @@ def device_capture(source: str, settings: dict[str, Any]) -> OpenCVCapture:
     """Open a V4L2 device (in the process that reads it); see `open_device`."""
     wanted = CameraSettings(**settings)
     path = device_path(source)
-    if not path.exists():
+    if not os.path.exists(path):
         raise CameraError(f"camera {source}: there is no {path}; {_devices_here()}")
     if not os.access(path, os.R_OK | os.W_OK):
         raise CameraError(
@@ -153,11 +153,26 @@ class OpenCVCapture:
 
 
 def open_quietly(source: str, backend: int, parameters: Sequence[int] = ()) -> cv2.VideoCapture:
-    """Open a capture without the messages that OpenCV and FFmpeg would write to stderr."""
+    """Open a capture without the messages that OpenCV and FFmpeg would write to stderr.
+
+    Raises:
+        CameraError: the source's name is not UTF-8, which would crash OpenCV.
+    """
+    if not _is_utf8(source):
+        name = redact_url(source) if "://" in source else source
+        raise CameraError(f"the name {name!r} is not UTF-8, which OpenCV cannot take: rename it")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     silence_opencv()
     return cv2.VideoCapture(source, backend, list(parameters))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def silence_opencv() -> None:

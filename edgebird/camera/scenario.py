@@ -94,6 +94,16 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pictures: str | None = None
     event: tuple[ScriptedEvent, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raise ValueError when the night does not fit."""
+        if self.night is None:
+            return
+        if not all(0 <= hour <= 24 for hour in self.night):
+            raise ValueError(f"night is two hours of the day, 0 to 24, not {list(self.night)}")
+        first_h, last_h = _visiting_hours(self.night)
+        if self.visits_per_day and first_h >= last_h:
+            raise ValueError(f"a night of {list(self.night)} leaves no two hours for visits")
+
 
 def load_scenario(path: Path) -> Scenario:
     """Read a scenario.
@@ -342,7 +352,7 @@ class PictureScene:
 def _by_lot(scenario: Scenario, others: list[ScriptedEvent]) -> list[ScriptedEvent]:
     """Visits by daylight that do not meet each other, nor a camera that sees nothing."""
     rng = np.random.default_rng((scenario.seed, 1))
-    dark_h, light_h = scenario.night or (24.0, 0.0)
+    first_h, last_h = _visiting_hours(scenario.night)
     taken = [
         (event.at_s, event.end_s)
         for event in (*others, *scenario.event)
@@ -351,8 +361,7 @@ def _by_lot(scenario: Scenario, others: list[ScriptedEvent]) -> list[ScriptedEve
     visits = []
     for day in range(math.ceil(scenario.days)):
         for _ in range(scenario.visits_per_day):
-            # an hour for dawn and dusk
-            hour = rng.uniform(light_h + 1, dark_h - 1)
+            hour = rng.uniform(first_h, last_h)
             at_s = round(float(day * _DAY_S + hour * 3600), 1)
             visit = ScriptedEvent("visit", at_s, round(float(1.4 + rng.exponential(10.0)), 1))
             apart = all(
@@ -365,13 +374,23 @@ def _by_lot(scenario: Scenario, others: list[ScriptedEvent]) -> list[ScriptedEve
     return visits
 
 
+def _visiting_hours(night: tuple[float, float] | None) -> tuple[float, float]:
+    """From when until when there is light, but for an hour of dawn and of dusk; that may be above
+    24 where the night begins after midnight.
+    """
+    if night is None:
+        return 1.0, 23.0
+    dark_h, light_h = night
+    return light_h + 1, light_h + (dark_h - light_h) % 24 - 1
+
+
 def _daylight(now_s: float, night: tuple[float, float] | None) -> float:
     """How much light there is, 0 to 1: by night none, at its edges more or less."""
     if night is None:
         return 1.0
     dark_h, light_h = night
-    within_s = now_s % _DAY_S
-    since_light_s, until_dark_s = within_s - light_h * 3600, dark_h * 3600 - within_s
+    since_light_s = (now_s - light_h * 3600) % _DAY_S
+    until_dark_s = (dark_h - light_h) % 24 * 3600 - since_light_s
     return float(np.clip(min(since_light_s, until_dark_s) / _DUSK_S, 0.01, 1.0))
 
 

@@ -6,8 +6,9 @@ is free again. It costs about 20 MB of memory of its own; code pages are shared 
 
 It opens its camera, puts each picture into the `Slot` and, when none comes any more, opens the
 camera again, with growing pauses. It tells its parent, one JSON object a line: ``{"state":
-"opening"}``, ``{"state": "open"}``, or ``{"state": "closed", "error": "..."}``. It ends with its
-parent, whose end of its standard input closes then.
+"opening"}``, ``{"state": "open"}``, or ``{"state": "closed", "error": "..."}``, without an error
+when pictures just came no more. It ends with its parent, whose end of its standard input closes
+then.
 """
 
 from __future__ import annotations
@@ -63,17 +64,25 @@ def serve(make: Any, slot: Slot, say: Any) -> None:
             say({"state": "closed", "error": str(error)})
         else:
             say({"state": "open"})
-            if _fill(slot, capture):
-                retry_s = FIRST_RETRY_S
+            end = {"state": "closed"}
+            try:
+                if _fill(slot, capture):
+                    retry_s = FIRST_RETRY_S
+            except CameraError as error:
+                end["error"] = str(error)
             capture.release()
-            say({"state": "closed", "error": "it gives no pictures any more"})
+            say(end)
         # jitter, so that several cameras of one hub do not come back in step
         time.sleep(retry_s * random.uniform(0.8, 1.2))
         retry_s = min(2 * retry_s, LAST_RETRY_S)
 
 
 def _fill(slot: Slot, capture: Capture) -> int:
-    """Pass on pictures until no more come; how many there were."""
+    """Pass on pictures until no more come; how many there were.
+
+    Raises:
+        CameraError: they are too large.
+    """
     pictures = bad = 0
     while bad < _MAX_BAD_READS:
         picture = _read(capture)
@@ -81,7 +90,13 @@ def _fill(slot: Slot, capture: Capture) -> int:
             bad += 1
             time.sleep(_BAD_READ_PAUSE_S)
         else:
-            slot.put(picture)
+            try:
+                slot.put(picture)
+            except ValueError as error:
+                raise CameraError(
+                    f"it gives {error}, which is too large: set camera.size to [3840, 2160] or "
+                    "less, that of a stream in the camera's own settings"
+                ) from error
             pictures += 1
             bad = 0
     return pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ _SURE_IN_TILE = 0.15
 _SMALL_VIEW, _SURE_IN_SMALL_VIEW = 0.55, 0.4
 # More candidates than this from one tile are noise; the best are kept.
 _MAX_CANDIDATES = 100
+# So many tiles are held at once; pictures of usual shapes have fewer.
+_TILES_AT_ONCE = 64
 
 
 def decode_maps(
@@ -113,15 +116,19 @@ class ConvDetector:
         if not regions:
             return Detections.none()
         size_px = self._interpreter.input_size[0]
-        tiles = list(cut_tiles(image, regions, size_px))
-        maps = self._interpreter.run([tile.image for tile in tiles])
+        tiles = cut_tiles(image, regions, size_px)
+        outputs, where = [], []
+        while some := list(islice(tiles, _TILES_AT_ONCE)):
+            outputs.append(self._interpreter.run([tile.image for tile in some]))
+            where += [(*tile.region, *tile.corner, tile.scale) for tile in some]
+        maps = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
         xyxy, score, seen_in = decode_maps(
             maps[self._objectness], maps[self._box], self._stride_px, threshold
         )
         if not len(xyxy):
             return Detections.none()
 
-        looks = np.array([(*t.region, *t.corner, t.scale) for t in tiles], np.float32)[seen_in]
+        looks = np.array(where, np.float32)[seen_in]
         views, corners, scales = looks[:, :4], looks[:, 4:6], looks[:, 6:]
         xyxy = xyxy / scales + np.concatenate([corners, corners], axis=1)
         longest_px = (xyxy[:, 2:] - xyxy[:, :2]).max(axis=1)

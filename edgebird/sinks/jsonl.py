@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TextIO
 
 import msgspec
 
 from edgebird.mqtt.payloads import rounded, utc_iso
 from edgebird.structures import Detections, Event, FrameProcessed, VisitChanged
+
+
+def printable(name: str) -> str:
+    """A file's name as text; what is not UTF-8 in it is replaced, since JSON cannot hold it."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", name)
 
 
 def picture_record(
@@ -22,7 +28,7 @@ def picture_record(
         inference_ms: how long the network took.
     """
     return {
-        "image": name,
+        "image": printable(name),
         "size": list(size),
         "detections": _detection_records(detections),
         "inference_ms": round(inference_ms, 1),
@@ -95,7 +101,7 @@ def visit_record(event: VisitChanged) -> dict[str, Any]:
         "peak_count": visit.peak_count,
         "score": round(float(visit.best_score), 3),
         "box": rounded(visit.best_xyxy, 1),
-        "snapshot": visit.snapshot,
+        "snapshot": None if visit.snapshot is None else printable(visit.snapshot),
     }
 
 

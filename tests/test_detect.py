@@ -1,0 +1,41 @@
+"""What the settings make of the parts, before anything is looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_cli import assert_one_clear_line, edgebird
+
+from edgebird.config import CameraSection, Config
+from edgebird.detect import _senses
+from edgebird.motion import small_luma
+from edgebird.structures import Frame
+from edgebird.zones import Zones, ZoneSettings
+
+
+@pytest.mark.parametrize(
+    ("source", "faults"), [("0", ("size",)), ("rtsp://camera.local/stream", ())]
+)
+def test_only_a_camera_that_is_asked_for_a_size_has_to_give_it(
+    source: str, faults: tuple[str, ...]
+) -> None:
+    config = Config(camera=CameraSection(source=source, size=(1280, 720)))
+    watch = _senses(config, "cam", Zones(ZoneSettings()), None).watch
+    image = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    frame = Frame(image, 0, 0.0, 1000.0, source)
+    watch.check(frame, small_luma(frame))
+    assert watch.faults == faults
+
+
+def test_annotated_copies_never_replace_the_pictures(tmp_path: Path) -> None:
+    picture = tmp_path / "bird.jpg"
+    assert cv2.imwrite(str(picture), np.zeros((48, 64, 3), np.uint8))
+    before = picture.read_bytes()
+    for source, save in ((tmp_path, tmp_path), (picture, tmp_path / ".")):
+        result = edgebird("detect", "--source", source, "--save", save)
+        assert_one_clear_line(result, 2, "give another folder")
+        assert result.stdout == ""
+    assert picture.read_bytes() == before
