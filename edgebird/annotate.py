@@ -52,9 +52,9 @@ def make_folder(folder: Path) -> None:
         OutputError: it cannot, or its name cannot be told in an alert.
     """
     try:
-        str(folder).encode()
+        str(folder.absolute()).encode()
     except UnicodeEncodeError as error:
-        raise OutputError(f"the folder {folder!r} has a name that is not UTF-8") from error
+        raise OutputError(f"the folder {str(folder)!a} has a name that is not UTF-8") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

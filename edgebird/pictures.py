@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def scan_pictures(
         CameraError: some pictures could not be read; raised after all others are done.
         OutputError: an annotated copy cannot be written.
     """
-    names = copy_names(pictures.paths)
+    names = {} if save is None else copy_names(pictures.paths)
     scores = PlaceScores(detector, places, threshold, lambda: not pictures.closed, on_look)
     for count, frame in enumerate(pictures.frames(), start=1):
         path = Path(frame.source)
@@ -83,15 +84,16 @@ def copy_names(paths: Sequence[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     # memory cards do not tell Bird.jpg from bird.jpg
     taken: set[str] = set()
+    latest: Counter[str] = Counter()
     # those that can keep their name do so, whatever comes before them
     for path in sorted(paths, key=lambda path: path.suffix.lower() != ".jpg"):
         stem = path.stem
         while len(os.fsencode(stem)) > _LONGEST_STEM:
             stem = stem[:-1]
-        name, number = stem, 1
+        name = stem
         while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
+            latest[stem.casefold()] += 1
+            name = f"{stem}-{latest[stem.casefold()] + 1}"
         taken.add(name.casefold())
         names[path] = f"{name}.jpg"
     return names

@@ -41,8 +41,8 @@ class Snapshots:
         disk: counts what is written, and is told what is wrong.
 
     Raises:
-        OutputError: the folder cannot be created or written to at the start, and not because its
-            disk has become read-only.
+        OutputError: the folder cannot be created or written to at the start, and is not one with
+            pictures whose disk has become read-only.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class Snapshots:
         try:
             make_folder(folder)
         except OutputError as error:
-            # a card that fails is no wrong setting, and a service that starts again goes on
-            if not is_read_only(folder):
+            # Where there are pictures already it is no wrong setting but a card that fails, and a
+            # service that starts again goes on.
+            if not (is_read_only(folder) and self._has_pictures(folder)):
                 raise
             self._disk.fail(_PART, f"{error}; alerts go out without a picture")
         self._folder = folder.resolve()
@@ -140,6 +141,13 @@ class Snapshots:
                 total -= size
         # Other cameras may use the folder too, so this much is as long as our count holds.
         self._room_bytes = room
+
+    @staticmethod
+    def _has_pictures(folder: Path) -> bool:
+        try:
+            return any(_OUR_PICTURE.search(name) for name in os.listdir(folder))
+        except OSError:
+            return False
 
     def _delete_half_written(self) -> None:
         with suppress(OSError), os.scandir(self._folder) as entries:

@@ -2,3 +2,5 @@
 
 Run it as ``python -m model_build``; nothing in here is needed on the device.
 """
+
+import edgebird as edgebird  # before OpenCV, whose limit of a picture's size it sets

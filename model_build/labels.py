@@ -51,7 +51,7 @@ class Label:
     crowds: list[str] = field(default_factory=list)
 
     def add(self, name: str, left: float, top: float, right: float, bottom: float) -> None:
-        """Add a box.
+        """Add a box, unless it is there already.
 
         Raises:
             ValueError: it has no area, is not made of finite numbers, or of fractions where it
@@ -62,6 +62,8 @@ class Label:
             raise ValueError(box)
         if self.size != AS_FRACTIONS and right <= 1 and bottom <= 1:
             raise ValueError(f"{box}: expected pixels, these look like fractions")
+        if (name, [left, top, right, bottom]) in zip(self.names, self.xyxy, strict=True):
+            return  # said twice, as by two files that overlap
         self.xyxy.append([left, top, right, bottom])
         self.names.append(name)
 
@@ -266,11 +268,10 @@ def _numbered_lines(path: Path, values: int) -> list[tuple[str, list[str]]]:
 def _read_coco(search: _Search) -> dict[Path, Label] | None:
     labels: dict[Path, Label] | None = None
     for path in search.with_suffix(".json"):
-        text = _text(path)
-        if '"annotations"' not in text:
+        if not _speaks_of(b'"annotations"', path):
             continue  # whatever else it is
         try:
-            content = json.loads(text)
+            content = json.loads(_text(path))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
         if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
@@ -295,10 +296,14 @@ def _add_coco_labels(
         if picture is None:
             continue
         size = _coco_size(image, where)
-        if labels.setdefault(picture, Label(size)).size != size:
+        label = labels.setdefault(picture, Label(size))
+        label.size = label.size or size
+        if size not in (None, label.size):
             search.problem(where, f"another size than another file has for {name}", picture)
     for number, annotation in enumerate(content["annotations"]):
         where = f"{path}, annotations[{number}]"
+        if isinstance(annotation, dict) and not {"bbox", "category_id"} & annotation.keys():
+            continue  # a caption or suchlike
         key = str(_field(annotation, "image_id", where))
         if key not in pictures:
             search.problem(where, f"there is no image with the id {key}")
@@ -309,7 +314,7 @@ def _add_coco_labels(
             category = str(_field(annotation, "category_id", where))
             if category not in categories:
                 raise ValueError(f"there is no category {category}")
-            if annotation.get("iscrowd"):
+            if str(annotation.get("iscrowd", 0)) not in ("0", "False"):
                 labels[picture].crowds.append(categories[category])
                 continue
             box = _field(annotation, "bbox", where)
@@ -508,6 +513,13 @@ def _nearest_names(
         where = " and ".join(str(folder) for folder in list(names)[:2])
         raise ValueError(f"the classes' names in {where} differ: which hold here?")
     return next(iter(names.values()), {})
+
+
+def _speaks_of(word: bytes, path: Path) -> bool:
+    try:
+        return word in path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _text(path: Path) -> str:

@@ -84,10 +84,16 @@ def test_a_file_with_a_password_is_for_this_user_only(tmp_path: Path) -> None:
     assert os.listdir(secret_path.parent) == ["secret.toml"]
 
 
-def test_a_services_password_is_for_its_group_too(tmp_path: Path) -> None:
-    tmp_path.chmod(0o2750)
-    assert write_config(tmp_path / "front.toml", {"mqtt.url": "mqtt://user:word@host"}) is True
-    assert stat.S_IMODE((tmp_path / "front.toml").stat().st_mode) == 0o640
+def test_a_services_password_is_for_its_group_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "front.toml"
+    monkeypatch.setattr("edgebird.configure.init.SERVICE_SETTINGS", tmp_path)
+    for mode in (None, 0o600, 0o644):
+        if mode is not None:
+            path.chmod(mode)
+        assert write_config(path, {"mqtt.url": "mqtt://user:word@host"}) is True
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:

@@ -355,13 +355,21 @@ def test_several_coco_files_add_to_each_other(tmp_path: Path) -> None:
     put(tmp_path, "instances.json", coco(["1.jpg"], ["1.jpg"]))
     put(tmp_path, "person_keypoints.json", coco(["1.jpg"], []))
     put(tmp_path, "predictions.json", '{"a": 1}\n{"a": 2}\n')
+    put(tmp_path, "older.json", '{"a": "für"}'.encode("latin-1"))
+    put(tmp_path, "all.json", coco(["1.jpg"], ["1.jpg"]))
+    captions = json.loads(coco(["1.jpg"], []))
+    captions["annotations"] = [{"id": 1, "image_id": 0, "caption": "a bird"}]
+    del captions["images"][0]["width"]
+    put(tmp_path, "captions.json", json.dumps(captions))
     assert birds_in(tmp_path) == {"1.jpg": 1}
+    assert read_labels(tmp_path).problems == []
 
 
 def test_numbers_written_as_text_are_understood(tmp_path: Path) -> None:
     put(tmp_path, "1.jpg", picture())
     content = json.loads(coco(["1.jpg"], ["1.jpg"]))
     content["images"][0] |= {"id": "0", "width": str(WIDTH)}
+    content["annotations"][0]["iscrowd"] = "0"
     put(tmp_path, "labels.json", json.dumps(content))
     assert birds_in(tmp_path) == {"1.jpg": 1}
 

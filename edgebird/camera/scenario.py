@@ -375,13 +375,14 @@ def _by_lot(scenario: Scenario, others: list[ScriptedEvent]) -> list[ScriptedEve
 
 
 def _visiting_hours(night: tuple[float, float] | None) -> tuple[float, float]:
-    """From when until when there is light, but for an hour of dawn and of dusk; that may be above
-    24 where the night begins after midnight.
+    """From when until when there is light, but for an hour of dawn and of dusk; the end may be
+    above 24 where the night begins after midnight.
     """
     if night is None:
         return 1.0, 23.0
     dark_h, light_h = night
-    return light_h + 1, light_h + (dark_h - light_h) % 24 - 1
+    first_h = (light_h + 1) % 24
+    return first_h, first_h + (dark_h - light_h) % 24 - 2
 
 
 def _daylight(now_s: float, night: tuple[float, float] | None) -> float:

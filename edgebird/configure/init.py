@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from edgebird.config import EXAMPLE, Config, MqttSection
+from edgebird.config import EXAMPLE, SERVICE_SETTINGS, Config, MqttSection
 from edgebird.configure.show import toml_value, without_secrets
 from edgebird.errors import BrokerError, CameraError, ConfigError, OutputError, UsageError
 
@@ -74,13 +73,13 @@ def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
         partial.unlink(missing_ok=True)
         with open(partial, "x", encoding="utf-8", opener=_for_us_only) as file:
             mode = 0o600 if secret else 0o644
-            if secret and path.parent.stat().st_mode & stat.S_ISGID:
-                mode = 0o640  # a folder of a group, such as the service's, that has to read it
             with suppress(FileNotFoundError):
                 old = path.stat()
                 with suppress(PermissionError):
                     os.chown(file.fileno(), -1, old.st_gid)
                 mode = old.st_mode & (0o660 if secret else 0o666)
+            if path.absolute().parent == SERVICE_SETTINGS:
+                mode |= 0o040  # the service reads it as one of the folder's group
             os.chmod(file.fileno(), mode)
             file.write(text)
         partial.replace(path)

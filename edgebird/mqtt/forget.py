@@ -9,13 +9,20 @@ from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.connection import Connection, Message
 from edgebird.mqtt.topics import Topics
 
-_ANSWER_S = 10.0
 # What is retained comes at once; when nothing more does, that was all.
 _QUIET_S = 1.0
 
 
-def forget_camera(address: BrokerAddress, topics: Topics, discovery_prefix: str) -> list[str]:
+def forget_camera(
+    address: BrokerAddress, topics: Topics, discovery_prefix: str, *, answer_s: float = 10.0
+) -> list[str]:
     """Clear what the broker retains of a camera, and with it Home Assistant's device.
+
+    Args:
+        address: the broker.
+        topics: of the camera.
+        discovery_prefix: of Home Assistant's topics.
+        answer_s: how long to wait for each answer.
 
     Returns:
         The topics that were cleared.
@@ -39,7 +46,8 @@ def forget_camera(address: BrokerAddress, topics: Topics, discovery_prefix: str)
     )
     connection.start()
     try:
-        retained = dict(_messages(answers, address))
+        _answer(answers, address, answer_s)
+        retained = dict(_messages(answers))
         if retained.get(topics.status) == b"online":
             raise UsageError(
                 f"camera {topics.camera!r} of device {topics.device!r} is online: stop its "
@@ -48,17 +56,14 @@ def forget_camera(address: BrokerAddress, topics: Topics, discovery_prefix: str)
         for topic in retained:
             connection.publish(topic, b"", qos=1, retain=True)
         for _ in retained:
-            _answer(answers, address)
+            _answer(answers, address, answer_s)
         return sorted(retained)
     finally:
         connection.stop(1.0)
 
 
-def _messages(
-    answers: SimpleQueue[Message | BrokerError | None], address: BrokerAddress
-) -> list[tuple[str, bytes]]:
+def _messages(answers: SimpleQueue[Message | BrokerError | None]) -> list[tuple[str, bytes]]:
     """What is retained, after the answer to the subscription."""
-    _answer(answers, address)
     found: list[tuple[str, bytes]] = []
     while True:
         try:
@@ -69,10 +74,12 @@ def _messages(
             found.append((item.topic, item.payload))
 
 
-def _answer(answers: SimpleQueue[Message | BrokerError | None], address: BrokerAddress) -> None:
+def _answer(
+    answers: SimpleQueue[Message | BrokerError | None], address: BrokerAddress, answer_s: float
+) -> None:
     try:
         # Our own empty messages come back, too.
-        while (item := answers.get(timeout=_ANSWER_S)) is not None:
+        while (item := answers.get(timeout=answer_s)) is not None:
             if isinstance(item, BrokerError):
                 raise item
     except Empty:

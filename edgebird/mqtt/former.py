@@ -13,6 +13,8 @@ from edgebird.mqtt.forget import forget_camera
 from edgebird.mqtt.topics import Topics
 
 _STOP_S = 0.5
+# With one for what is retained and one for the end, less than a camera waits for its name.
+_ANSWER_S = 3.0
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,9 @@ class FormerName:
             return True
         with holder:
             try:
-                forget_camera(self._address, self._topics, self._discovery_prefix)
+                forget_camera(
+                    self._address, self._topics, self._discovery_prefix, answer_s=_ANSWER_S
+                )
             except UsageError as error:
                 logger.warning("the topics %s stay: %s", self._topics.base, error)
             except BrokerError as error:  # gone again, which the camera's own connection tells

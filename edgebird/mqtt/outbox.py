@@ -57,6 +57,10 @@ class Alert:
     number: int = 0
 
 
+def _since_boot_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Outbox:
     """A queue of alerts in an SQLite file, and a few values beside them; for one thread at a time.
 
@@ -77,7 +81,7 @@ class Outbox:
         max_bytes: most bytes of payload.
         max_age_s: how long an alert is worth delivering.
         now_s: the time of day, as seconds since 1970-01-01 UTC.
-        monotonic_s: a clock that nobody sets.
+        monotonic_s: a clock that nobody sets, and that runs on while the machine sleeps.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Outbox:
         max_bytes: int = MAX_BYTES,
         max_age_s: float = MAX_AGE_S,
         now_s: Callable[[], float] = time.time,
-        monotonic_s: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = _since_boot_s,
     ) -> None:
         self._path = path
         self._max_rows = max_rows

@@ -269,7 +269,7 @@ class Publisher:
             came_back = self._outbox.tidy()
             if came_back and self._sent:
                 # older than what has been sent since: late ones
-                self._late_sent, self._late_end = 0, max(self._late_end, came_back)
+                self._late_sent, self._late_end = 0, max(self._late_end, min(came_back, self._sent))
             self._outbox_state = self._outbox.state()
             if not stopping:
                 self._on_tick()

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 
@@ -57,8 +58,9 @@ _REPUBLISH_S = 10.0
 _COMPLAIN_S = 60.0
 # When a visit has ended and for so long no frame came, none will tell that the bird is gone.
 _NO_FRAME_S = 1.0
-# Longer than it takes to stop: two that swap names may be started again at the same time.
-_CLAIM_S = 5.0
+# Longer than it takes to stop or to clear a former name: two that swap names may be started again
+# at the same time.
+_CLAIM_S = 9.0
 # A clock that was put back for so long is believed; before, it may just have been started.
 _BELIEVE_CLOCK_S = 3600.0
 
@@ -118,7 +120,8 @@ class MqttSink:
         self._hub_status = f"{discovery_prefix}/status"
         self._commands = {topics.command(name): name for name in COMMANDS}
         self.limit_detections(detections_per_s)
-        self._birds = 0
+        self._birds = -1  # not yet told
+        self._birds_lock = Lock()
         self._online = self._faulty = False
         self._last_frame_s = self._detections_s = self._complained_s = -1e9
         self._visit_over_s = math.inf
@@ -129,7 +132,7 @@ class MqttSink:
         self._republished_s = -1e9
 
         if source:  # a stream's address may hold a password
-            source = sha256(source.encode()).hexdigest()
+            source = sha256(os.fsencode(source)).hexdigest()
         renamed = None if path is None else _adopt_renamed(path, source)
         outbox = Outbox(path)
         kept = outbox.kept()
@@ -162,7 +165,7 @@ class MqttSink:
             self._publisher.keep("former", _file_stem(renamed))  # until that is done
             former = renamed
         self._publisher.set_state(topics.status, "offline")
-        self._publish_birds()
+        self._show_birds(0)
         self._publisher.set_state(topics.visits_today, str(self._visits.count))
         self._publish_controls()
         self._device_status = DeviceStatus(address, topics.device)
@@ -181,10 +184,8 @@ class MqttSink:
         if isinstance(event, FrameProcessed):
             self._note_frame(0.0)
             self._visit_over_s = math.inf
-            birds = birds_at_once(event.tracks)
-            if birds != self._birds:
-                self._birds = birds
-                self._publish_birds()
+            # tracks outlast for a while what a camera shows that is frozen, black or covered
+            self._show_birds(0 if self._faulty else birds_at_once(event.tracks))
             if len(event.detections):
                 self._publish_detections(event)
         elif isinstance(event, VisitChanged):
@@ -199,7 +200,7 @@ class MqttSink:
 
         Takes at most about three seconds; logs how many alerts could not be delivered, if any.
         """
-        self._forget_birds()
+        self._show_birds(0)
         self._publisher.close()
         if self._former is not None:
             self._former.close()
@@ -221,13 +222,13 @@ class MqttSink:
 
     # --- what the loop tells
 
-    def _publish_birds(self) -> None:
-        self._publisher.set_state(self._topics.bird, "ON" if self._birds else "OFF")
-        self._publisher.set_state(self._topics.count, str(self._birds))
-
-    def _forget_birds(self) -> None:
-        self._birds = 0
-        self._publish_birds()
+    def _show_birds(self, birds: int) -> None:
+        # called on two threads, and both values have to tell the same
+        with self._birds_lock:
+            if birds != self._birds:
+                self._birds = birds
+                self._publisher.set_state(self._topics.bird, "ON" if birds else "OFF")
+                self._publisher.set_state(self._topics.count, str(birds))
 
     def _publish_detections(self, event: FrameProcessed) -> None:
         now_s = time.monotonic()
@@ -294,8 +295,8 @@ class MqttSink:
         if lost:
             self._online = False
             self._publisher.set_state(self._topics.status, "offline")
-        if self._birds and (lost or now_s - self._visit_over_s > _NO_FRAME_S):
-            self._forget_birds()
+        if lost or now_s - self._visit_over_s > _NO_FRAME_S:
+            self._show_birds(0)
         if self._visits.turn():
             self._publish_visits_today()
         if self._discover_s is not None and now_s >= self._discover_s:
