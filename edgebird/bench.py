@@ -51,6 +51,8 @@ from edgebird.zones import Zones, ZoneSettings
 _IDLE_FPS = 5.0
 _WARM_UP_RUNS = 5
 _ROUNDS = 5
+# of the video; more would take memory that a small board does not have
+_MOST_FRAMES = 60
 
 
 @dataclass(kw_only=True)
@@ -183,7 +185,7 @@ def bench(
         machine=f"{_processor()}, {os.cpu_count()} cores",
         threads=threads,
     )
-    frames = _demo_frames(runs)
+    frames = _demo_frames(min(runs, _MOST_FRAMES))
     tile = cv2.resize(frames[0].image, model.card.input_size_px).astype(np.uint8, copy=False)
     for count in range(1, threads + 1):
         on_step(f"one tile with {count} of {threads} threads")
@@ -458,7 +460,7 @@ def _watch_still_scene(model: str, seconds: float, folder: str, mqtt: str) -> di
         Config(),
         camera={"name": "bench"},
         detector={"model": model},
-        mqtt={"url": mqtt, "device": "bench"},
+        mqtt={"url": mqtt, "device": "bench", "state": folder},
     )
     arguments = {"folder": folder, "fps": _IDLE_FPS}
     camera = LiveCamera("edgebird.bench:StillCapture", arguments, source="still")

@@ -526,7 +526,7 @@ def visits(
         visit_record,
     )
 
-    setting = state or load_config(config_path).mqtt.state
+    setting = state or as_its_service(load_config(config_path), config_path).mqtt.state
     if context.invoked_subcommand is not None:
         context.obj = setting
         return
@@ -861,6 +861,7 @@ def replay(
     from msgspec.structs import replace
 
     from edgebird.camera.scenario import ScenarioCamera, load_scenario, week
+    from edgebird.config import CameraSection, OutputSection
     from edgebird.detect import detect_on_camera
     from edgebird.pipeline import Summary
     from edgebird.replay import Judge
@@ -872,11 +873,15 @@ def replay(
     )
     if days is not None:
         script = replace(script, days=days)
+    # Of the settings only what decides what is found: camera, broker and pictures are a real one's.
     config = overruled(
-        load_config(config_path),
-        camera={"name": "replay"},
+        replace(
+            load_config(config_path),
+            camera=CameraSection(name="replay"),
+            mqtt=MqttSection(),
+            output=OutputSection(save=save),
+        ),
         detector={"model": model},
-        output={"save": save},
     )
     # What the script does to the camera need not be told.
     log.setLevel(logging.ERROR)

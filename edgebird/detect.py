@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -48,6 +48,9 @@ from edgebird.visits import Visits, VisitSettings
 from edgebird.zones import Zones, ZoneSettings
 
 T = TypeVar("T")
+
+# Between two frames of a slow board.
+_LEAST_GAP_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -122,14 +125,14 @@ def detect_on_camera(
         # sources that wait for us are looked through; only others stay where they are
         senses = _senses(config, name, zones, live) if total is None else None
         schedule = Schedule(_settings(ScheduleSettings, config.schedule))
-        tracker = Tracker(_settings(TrackerSettings, config.tracker))
-        visits = Visits(name, _settings(VisitSettings, config.visits))
+        tracker = Tracker(_tracker_settings(config))
+        visits = Visits(name, _visit_settings(config))
 
         def change(new: Config, changed: frozenset[str]) -> None:
             zones.change(_settings(ZoneSettings, new.motion))
             schedule.settings = _settings(ScheduleSettings, new.schedule)
-            tracker.settings = _settings(TrackerSettings, new.tracker)
-            visits.settings = _settings(VisitSettings, new.visits)
+            tracker.settings = _tracker_settings(new)
+            visits.settings = _visit_settings(new)
             if senses is not None:
                 senses.evidence.settings = _settings(EvidenceSettings, new.motion)
             if snapshots is not None:
@@ -240,6 +243,21 @@ def _settings(kind: type[T], section: msgspec.Struct | dict[str, Any]) -> T:
     values = msgspec.structs.asdict(section) if isinstance(section, msgspec.Struct) else section
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{key: value for key, value in values.items() if key in names})
+
+
+def _tracker_settings(config: Config) -> TrackerSettings:
+    settings = _settings(TrackerSettings, config.tracker)
+    return replace(settings, max_gap_s=max(settings.max_gap_s, _least_gap_s(config)))
+
+
+def _visit_settings(config: Config) -> VisitSettings:
+    settings = _settings(VisitSettings, config.visits)
+    return replace(settings, quiet_s=max(settings.quiet_s, _least_gap_s(config)))
+
+
+def _least_gap_s(config: Config) -> float:
+    """For how long a bird may be out of sight at least: until after the next frame."""
+    return max(_LEAST_GAP_S, 1.5 / config.camera.fps if config.camera.fps else 0.0)
 
 
 def _frame_size(camera: CameraSection) -> tuple[int, int] | None:

@@ -86,7 +86,7 @@ class Evidence:
             now_s: the frame's ``monotonic_s``.
         """
         if motion.light_changed:
-            return detections
+            return self._weigh_in_other_light(detections)
         self._places = [p for p in self._places if now_s - p.last_seen_s < _FORGET_AFTER_S]
         scores = []
         for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
@@ -101,6 +101,17 @@ class Evidence:
             scores.append(probability(log_odds(score) + bonus - self._penalty(place)))
         return detections.rescored(np.array(scores, np.float32))
 
+    def _weigh_in_other_light(self, detections: Detections) -> Detections:
+        """What moves says nothing then; what is known of a place still holds."""
+        boxes = [(box[0], box[1], box[2], box[3]) for box in detections.xyxy.tolist()]
+        known = [self._known_place(box) for box in boxes]
+        penalties = [0.0 if place is None else self._penalty(place) for place in known]
+        scores = [
+            probability(log_odds(score) - penalty) if penalty else score
+            for score, penalty in zip(detections.score.tolist(), penalties, strict=True)
+        ]
+        return detections.rescored(np.array(scores, np.float32))
+
     def _penalty(self, place: _Place) -> float:
         trusted = place.moved and not place.perch
         limit_s = self.settings.still_after_s * (_TRUST if trusted else 1)
@@ -113,13 +124,18 @@ class Evidence:
         step_s = now_s - place.last_seen_s
         return step_s if step_s <= _LONGEST_STEP_S else 0.0
 
-    def _place_of(self, xyxy: Box, now_s: float) -> _Place:
+    def _known_place(self, xyxy: Box) -> _Place | None:
         if self._places:
             known = np.array([place.xyxy for place in self._places], np.float32)
             iou, _ = pairwise_overlap(np.array([xyxy], np.float32), known)
             nearest = int(iou[0].argmax())
             if iou[0, nearest] > _SAME_PLACE_IOU:
                 return self._places[nearest]
+        return None
+
+    def _place_of(self, xyxy: Box, now_s: float) -> _Place:
+        if (place := self._known_place(xyxy)) is not None:
+            return place
         latest_first = sorted(self._places, key=lambda place: -place.last_seen_s)
         self._places = [_Place(xyxy, now_s), *latest_first[: _MAX_PLACES - 1]]
         return self._places[0]

@@ -108,7 +108,12 @@ def run(
 
     def tell_health(moment: Frame | Silence, faults: tuple[str, ...], dark: bool) -> None:
         if health and (
-            report := health.report(moment, faults=faults, dark=dark, degraded=plan.degraded)
+            report := health.report(
+                moment,
+                faults=faults,
+                dark=dark,
+                degraded=plan.degraded if controls.enabled and not blind else None,
+            )
         ):
             tell(report)
 

@@ -88,10 +88,10 @@ def scan_regions(width: int, height: int) -> list[Region]:
 
 def thorough_scan_regions(width: int, height: int) -> list[Region]:
     """The whole frame, all of its tiles, and all of its small tiles."""
-    # of a strip, or of a frame of a few pixels, the small ones may be the same
-    return list(
-        dict.fromkeys([*scan_regions(width, height), *_parts(width, height, SMALL_TILE_SHARE)])
-    )
+    whole_and_tiles = scan_regions(width, height)
+    small = _parts(width, height, SMALL_TILE_SHARE)
+    # those of a strip may be the same
+    return [*whole_and_tiles, *(region for region in small if region not in whole_and_tiles)]
 
 
 def _parts(width: int, height: int, share: float) -> list[Region]:

@@ -521,8 +521,17 @@ def test_a_scenario_is_replayed_and_judged(tmp_path: Path) -> None:
         '[[event]]\nkind = "lost"\nat_s = 8.0\nfor_s = 4.0\n'
         '[[event]]\nkind = "visit"\nat_s = 18.0\nfor_s = 6.0\n'
     )
-    result = edgebird("replay", script, "--json", "--save", tmp_path / "out")
+    # of a real camera's settings it takes none that say where things are kept and told
+    config = tmp_path / "edgebird.toml"
+    config.write_text(
+        f'[camera]\nsource = "0"\nname = "feeder"\nsize = [1280, 720]\n'
+        f'[mqtt]\nurl = "mqtt://127.0.0.1:1"\nstate = "{tmp_path}/state"\n'
+        f'[output]\nsave = "{tmp_path}/pictures"\n'
+    )
+    replay = ["replay", script, "--json", "--config", config]
+    result = edgebird(*replay, "--save", tmp_path / "out")
     assert result.returncode == 0, result.stderr
+    assert sorted(os.listdir(tmp_path)) == ["edgebird.toml", "out", "script.toml"]
     [verdict] = lines_of(result)
     assert (verdict["visits"], verdict["found"], verdict["false_visits"]) == (1, 1, 0)
     assert verdict["alert_delay_s"] < 2
@@ -540,6 +549,7 @@ def test_a_scenario_is_replayed_and_judged(tmp_path: Path) -> None:
         (("detect",), 2, "--camera"),
         (("detect", "--camera", "0", "--source", "x"), 2, "not both"),
         (("detect", "--source", "ftp://host/stream"), 2, "ftp"),
+        (("detect", "--camera", "0", "--fps", "0.2"), 2, "too few"),
         (("detect", "--source", "demo:?sped=2"), 2, "sped"),
         (("detect", "--source", QUICK_DEMO, "--mqtt", "http://host"), 2, "mqtt://"),
         (("detect", "--config", "{folder}/none.toml"), 2, "none.toml"),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_cli import assert_one_clear_line, edgebird
 
-from edgebird.config import CameraSection, Config
-from edgebird.detect import _senses
+from edgebird.config import CameraSection, Config, VisitsSection
+from edgebird.detect import _senses, _tracker_settings, _visit_settings
 from edgebird.motion import small_luma
 from edgebird.structures import Frame
 from edgebird.zones import Zones, ZoneSettings
@@ -28,6 +28,17 @@ def test_only_a_camera_that_is_asked_for_a_size_has_to_give_it(
     frame = Frame(image, 0, 0.0, 1000.0, source)
     watch.check(frame, small_luma(frame))
     assert watch.faults == faults
+
+
+@pytest.mark.parametrize(
+    ("fps", "max_gap_s", "quiet_s"), [(None, 2.0, 0.5), (10.0, 2.0, 0.5), (0.2, 7.5, 7.5)]
+)
+def test_a_bird_is_not_gone_before_the_next_frame(
+    fps: float | None, max_gap_s: float, quiet_s: float
+) -> None:
+    config = Config(camera=CameraSection(fps=fps), visits=VisitsSection(quiet_s=0.0))
+    assert _tracker_settings(config).max_gap_s == max_gap_s
+    assert _visit_settings(config).quiet_s == quiet_s
 
 
 def test_annotated_copies_never_replace_the_pictures(tmp_path: Path) -> None:

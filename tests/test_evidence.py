@@ -58,6 +58,17 @@ def test_a_change_of_light_says_nothing() -> None:
     assert Place().look(PERCH, 0.5, motion) == pytest.approx(0.5)
 
 
+def test_what_is_known_of_a_place_holds_in_other_light() -> None:
+    place = Place()
+    place.look(PERCH, 0.9, times=120)
+    known = place.look(PERCH, 0.9)
+    assert known < 0.4
+    assert place.look(PERCH, 0.9, moving_at(PERCH, light_changed=True)) == pytest.approx(known)
+    assert place.look(ELSEWHERE, 0.9, moving_at(PERCH, light_changed=True)) == pytest.approx(0.9)
+    # nor was anything learnt from it
+    assert place.look(PERCH, 0.9) == pytest.approx(known)
+
+
 def test_what_never_moves_counts_for_less_and_less() -> None:
     place = Place()
     assert place.look(PERCH, 0.8, times=55) == pytest.approx(0.8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,7 +20,7 @@ from edgebird.cli import visits as visits_command
 from edgebird.errors import EdgebirdError, OutputError, UsageError
 from edgebird.history.charts import chart_lines, counts_by_day, counts_by_hour, write_plot
 from edgebird.history.listing import CSV_COLUMNS, parse_since, select_visits, stores
-from edgebird.history.store import VisitStore
+from edgebird.history.store import VisitStore, read_visits
 from edgebird.structures import Visit
 
 
@@ -267,6 +268,17 @@ def test_a_plot_that_cannot_be_written_or_is_no_png_says_so(
         visits(state, "--plot", "plot.jpg")
     with pytest.raises(UsageError, match="one of"):
         visits(state, "--csv", "--json")
+
+
+def test_a_damaged_row_hides_no_other(state: Path) -> None:
+    path = state / "visits" / "feeder.sqlite"
+    before = len(read_visits(path))
+    with closing(sqlite3.connect(path)) as db, db:
+        query = "UPDATE visits SET box = '[1, 2', frame_size = 'null' WHERE id = ?"
+        db.execute(query, (read_visits(path)[0].id,))
+    visits = read_visits(path)
+    assert len(visits) == before
+    assert (visits[0].box, visits[0].frame_size) == (None, None)
 
 
 def test_a_year_is_stored_in_little_room_and_listed_soon(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ _FORMS = (
     "rtsp:// or http:// address, a video, a picture or a folder of pictures"
 )
 _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
+# Slower, and its picture would be taken for one that has stopped.
+LOWEST_LIVE_FPS = 0.5
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -68,6 +70,11 @@ def open_camera(
     """
     settings = settings or CameraSettings()
     settings = settings if fps is None else replace(settings, fps=fps)
+    if is_live(source) and settings.fps < LOWEST_LIVE_FPS:
+        raise UsageError(
+            f"{settings.fps:g} frames a second are too few to follow birds by: give fps of "
+            f"{LOWEST_LIVE_FPS:g} or more for a live camera"
+        )
     if _is_device(source):
         from edgebird.camera.opencv import open_device
 

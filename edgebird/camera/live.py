@@ -208,7 +208,8 @@ class _Reader:
         self._slot = Slot.create()
         fds = self._slot.memory_fd, self._slot.count_fd
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgebird.camera.worker", *command, *map(str, fds)],
+            # -P: without modules of the folder that we were started in
+            [sys.executable, "-P", "-m", "edgebird.camera.worker", *command, *map(str, fds)],
             # its end closes with us, and then the process ends
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -348,11 +348,19 @@ def _stored(row: tuple[Any, ...], camera: str) -> StoredVisit:
         duration_s,
         peak_count,
         score,
-        None if box is None else tuple(json.loads(box)),
-        None if size is None else tuple(json.loads(size)),
+        _numbers(box),
+        _numbers(size),
         None if picture is None else _where(Path(picture)),
         bool(kept),
     )
+
+
+def _numbers(text: str | None) -> tuple[Any, ...] | None:
+    """What a column holds as JSON; None without, or where it is damaged."""
+    try:
+        return None if text is None else tuple(json.loads(text))
+    except (ValueError, TypeError):
+        return None
 
 
 def _where(picture: Path) -> Path | None:
