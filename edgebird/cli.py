@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
+import math
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +23,7 @@ import msgspec
 import edgebird
 from edgebird import logs
 from edgebird.config import (
+    MOST_THREADS,
     SERVICE_SETTINGS,
     Config,
     MqttSection,
@@ -54,6 +57,9 @@ Exit codes:
 
 def main() -> NoReturn:
     """Entry point: errors become one line and an exit code."""
+    # closed by whoever started us (`2>&-`)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         cli.main(prog_name="edgebird", standalone_mode=False)
     except click.ClickException as error:
@@ -67,9 +73,6 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        _discard_output()  # its reader is gone (`| head`)
-        sys.exit(0)
     except OSError as error:
         # without a file's name it is a stream's; whatever else is written handles its own
         if error.errno not in _UNWRITABLE or error.filename is not None:
@@ -85,7 +88,27 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _discard_output()  # its reader is gone (`| head`), which click would call an error
+            return None
+
+
+class _Number(click.FloatRange):
+    """A number within a range, which "nan" is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EXIT_CODES,
 )
@@ -104,6 +127,10 @@ def cli(log_json: bool) -> None:
     On a camera:               edgebird detect --camera 0 --mqtt mqtt://broker.local
     Read the alerts:           edgebird watch --mqtt mqtt://broker.local
     """
+    # a name with letters that the terminal does not know is no reason to end
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logs.set_up(as_json=log_json)
 
 
@@ -167,12 +194,14 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
 @MODEL
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=_Number(0, 1, min_open=True, max_open=True),
     help="How sure a detection must be, 0 to 1: higher for fewer false alarms, lower for fewer "
     "missed birds. Default: the model's own.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1), help="CPU threads for the network. Default: all, up to 4."
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    help="CPU threads for the network. Default: all, up to 4.",
 )
 @click.option(
     "--detector",
@@ -202,7 +231,7 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
 @click.option("--sequence", is_flag=True, help="A folder's pictures are the frames of one camera.")
 @click.option(
     "--fps",
-    type=click.FloatRange(0, 240, min_open=True),
+    type=_Number(0.001, 240),
     help="Frames per second: of a --sequence (default 5), or asked of a camera.",
 )
 @CONFIG
@@ -305,9 +334,7 @@ def _detect_in_pictures(config: Config, as_json: bool, max_frames: int | None) -
         birds += len(result.detections)
         if as_json:
             lines.write(
-                picture_record(
-                    result.path.name, result.size, result.detections, result.inference_ms
-                )
+                picture_record(result.name, result.size, result.detections, result.inference_ms)
             )
         else:
             click.echo(_picture_line(result))
@@ -322,7 +349,7 @@ def _detect_in_pictures(config: Config, as_json: bool, max_frames: int | None) -
 def _picture_line(result: PictureResult) -> str:
     from edgebird.sinks.jsonl import printable
 
-    name = printable(result.path.name)
+    name = printable(result.name)
     if not len(result.detections):
         return f"{name}: no bird"
     scores = ", ".join(f"{score:.2f}" for score in result.detections.score)
@@ -348,7 +375,7 @@ def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
 @MODEL
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=_Number(0, 1, min_open=True, max_open=True),
     help="How likely a bird must be to say so, 0 to 1. Default: the model's own.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -378,8 +405,9 @@ def classify(
         else:
             click.echo(f"{name}: {'bird' if verdict.bird else 'no bird'} ({probability:.2f})")
 
-    path = Path(model) if model else DEFAULT_CLASSIFIER
-    classifier = open_classifier(default_threads(), path, thorough=True)
+    classifier = open_classifier(
+        default_threads(), Path(model) if model else DEFAULT_CLASSIFIER, thorough=True
+    )
     classify_pictures(pictures, classifier, show, threshold=threshold)
 
 
@@ -484,7 +512,9 @@ def watch(
 )
 @click.option("--kept", is_flag=True, help="Only those that are kept for ever.")
 @click.option(
-    "--last", type=click.IntRange(1), help="Only so many, the newest. Default of the list: 20."
+    "--last",
+    type=click.IntRange(1, 1_000_000),
+    help="Only so many, the newest. Default of the list, without --since: 20.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="A table for other programs; times in UTC.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line; times in UTC.")
@@ -536,33 +566,47 @@ def visits(
         raise UsageError(f"a plot is a PNG: end its name with .png, not as in {plot}")
     moment = None if since is None else parse_since(since, datetime.now().astimezone())
     listed = not (as_csv or as_json or chart or plot)
-    if last is None and listed:
+    if last is None and since is None and listed:
         last = 20
     more = None if last is None else last + 1
-    chosen = select_visits(stores(setting), since=moment, camera=camera, kept=kept, last=more)
+    unreadable: list[EdgebirdError] = []
+    chosen = select_visits(
+        stores(setting), since=moment, camera=camera, kept=kept, last=more, unreadable=unreadable
+    )
+    if unreadable and not chosen:
+        raise _all_but_last_told(unreadable)
     earlier = last is not None and len(chosen) > last
     chosen = chosen[-last:] if last else chosen
     if not chosen and not (as_csv or as_json):
         click.echo("no such visit is stored", err=True)
-        return
     if as_csv:
         click.echo("\n".join(csv_lines(chosen)))
     elif as_json:
         for visit in chosen:
             click.echo(msgspec.json.encode(visit_record(visit)))
-    elif listed:
+    elif listed and chosen:
         click.echo("\n".join(map(visit_line, chosen)))
-        if earlier:
-            click.echo("there are earlier ones; --last 100 or --since 7d shows more", err=True)
+        if last is not None and earlier:
+            wider = f"--last {max(100, 5 * last)}{' or --since 7d' if since is None else ''}"
+            click.echo(f"there are earlier ones; {wider} shows more", err=True)
     if chart or plot is not None:
         from edgebird.history.charts import chart_lines, write_plot
 
-        if chart:
+        if chart and chosen:
             width = shutil.get_terminal_size().columns
             click.echo("\n".join(chart_lines(chosen, width, blocks=_shows_blocks())))
-        if plot is not None and chosen:
+        if plot is not None:
+            # also without visits, or an older picture would pass for this one
             write_plot(chosen, Path(plot))
             click.echo(f"drawn: {plot}", err=True)
+    if unreadable:
+        raise _all_but_last_told(unreadable)
+
+
+def _all_but_last_told(errors: Sequence[EdgebirdError]) -> EdgebirdError:
+    for error in errors[:-1]:
+        log.warning("%s", error)
+    return errors[-1]
 
 
 def _shows_blocks() -> bool:
@@ -807,13 +851,17 @@ def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @MODEL
-@click.option("--threads", type=click.IntRange(1), help="Most threads to try. Default: all, to 4.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    help="Most threads to try. Default: all, to 4.",
+)
 @click.option("--runs", default=30, show_default=True, type=click.IntRange(5, 10000))
 @click.option(
     "--idle-seconds",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(0, 3600),
+    type=_Number(0, 3600),
     help="How long to watch a still scene; 0 leaves that out.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -840,7 +888,7 @@ def bench(
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("scenario", default="day")
-@click.option("--days", type=click.FloatRange(0, 60, min_open=True), help="Only so many days.")
+@click.option("--days", type=_Number(0, 60, min_open=True), help="Only so many days.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--save", metavar="FOLDER", help="Keep annotated pictures of the visits.")
 @MODEL
@@ -856,15 +904,16 @@ def replay(
     """Replay a scenario through the whole program, faster than real time, and judge the result.
 
     SCENARIO is a TOML file (edgebird/camera/scenario.py describes it), or one of these: day, week
-    (drawn visits, clouds, wind, nights, and a camera with a loose cable).
+    (drawn visits, clouds, wind, nights, and a camera with a loose cable). Ctrl-C stops it, and what
+    came until then is judged.
     """
     from msgspec.structs import replace
 
-    from edgebird.camera.scenario import ScenarioCamera, load_scenario, week
+    from edgebird.camera.scenario import load_scenario, week
     from edgebird.config import CameraSection, OutputSection
     from edgebird.detect import detect_on_camera
     from edgebird.pipeline import Summary
-    from edgebird.replay import Judge
+    from edgebird.replay import Judge, ReplayCamera
 
     script = (
         week(days or {"day": 1.0, "week": 7.0}[scenario])
@@ -885,10 +934,10 @@ def replay(
     )
     # What the script does to the camera need not be told.
     log.setLevel(logging.ERROR)
-    camera = ScenarioCamera(script)
+    camera = ReplayCamera(script)
     judge = Judge(camera.stays)
     detect_on_camera(config, [judge], _progress_bar, Summary(), camera=camera)
-    verdict = judge.verdict()
+    verdict = judge.verdict(stopped=camera.stopped)
     if as_json:
         click.echo(json.dumps(verdict.as_json()))
     else:
@@ -896,7 +945,7 @@ def replay(
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.option("--seconds", default=27.0, show_default=True, type=click.FloatRange(5, 3600))
+@click.option("--seconds", default=27.0, show_default=True, type=_Number(5, 3600))
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other visits.")
 @click.option("--save", default="snapshots", show_default=True, help="Folder for snapshots.")
 def demo(seconds: float, seed: int, save: str) -> None:

@@ -17,8 +17,11 @@ from msgspec import Meta
 
 from edgebird.errors import ConfigError
 
+# More than any board has; far more would be no error but take all memory.
+MOST_THREADS = 256
+
 Share = Annotated[float, Meta(gt=0, lt=1)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 # Upper limits are beyond all use: they keep infinity out.
 Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 
@@ -39,7 +42,7 @@ class CameraSection(_Section, frozen=True):
 
     source: str | None = None
     name: str | None = None
-    fps: Annotated[float, Meta(gt=0, le=240)] | None = None
+    fps: Annotated[float, Meta(ge=0.001, le=240)] | None = None
     size: tuple[Count, Count] | None = None
     pixel_format: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9 ]{4}\Z")] | None = None
     flip_horizontal: bool = False
@@ -57,7 +60,7 @@ class DetectorSection(_Section, frozen=True):
 
     model: str | None = None
     threshold: Share | None = None
-    threads: Count | None = None
+    threads: Annotated[int, Meta(ge=1, le=MOST_THREADS)] | None = None
     name: Literal["conv", "window"] = "conv"
     smallest_bird_px: Annotated[int, Meta(ge=4)] | None = None
     verify: bool | None = None

@@ -26,12 +26,14 @@ class PictureResult:
 
     Args:
         path: of the picture.
+        name: the file's, with its path where pictures of several folders are looked at.
         size: its width and height in pixels.
         detections: boxes in pixels of the full picture, best first.
         inference_ms: how long it took to look through it.
     """
 
     path: Path
+    name: str
     size: tuple[int, int]
     detections: Detections
     inference_ms: float
@@ -65,6 +67,7 @@ def scan_pictures(
         OutputError: an annotated copy cannot be written.
     """
     names = {} if save is None else copy_names(pictures.paths)
+    in_one_folder = len({path.parent for path in pictures.paths}) == 1
     scores = PlaceScores(detector, places, threshold, lambda: not pictures.closed, on_look)
     for count, frame in enumerate(pictures.frames(), start=1):
         path = Path(frame.source)
@@ -72,7 +75,8 @@ def scan_pictures(
         if save is not None and len(detections):
             birds = zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
             write_jpeg(draw_birds(frame.image, list(birds)), save / names[path])
-        on_result(PictureResult(path, frame.size, detections, took_ms))
+        name = path.name if in_one_folder else str(path)
+        on_result(PictureResult(path, name, frame.size, detections, took_ms))
         if count == max_pictures:
             break
 

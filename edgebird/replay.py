@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
-from edgebird.camera.scenario import Stay
+from edgebird.camera.scenario import ScenarioCamera, Stay
 from edgebird.health import memory_mib
-from edgebird.structures import Event, Frame, FrameProcessed, Health, VisitChanged
+from edgebird.structures import Event, Frame, FrameProcessed, Health, Silence, VisitChanged
 
 _DAY_S = 86400.0
 # A visit may be reported a little before a bird is half inside the frame, and end a little late.
@@ -25,7 +27,7 @@ class Verdict:
     """What a replay came to.
 
     Args:
-        visits: how many visits longer than a second there were.
+        visits: how many visits longer than a second there were, and were over by the last frame.
         found: how many of them were reported.
         miscounted: how many of these with more than the one bird that came.
         missed_s: when the others began, in seconds from the beginning.
@@ -40,6 +42,7 @@ class Verdict:
             board's own time counts even where the scenario's runs faster.
         memory_mib: of the process at the end of each day.
         took_s: real time.
+        stopped: whether it was before the end of the script; what came later is not judged.
     """
 
     visits: int = 0
@@ -56,6 +59,7 @@ class Verdict:
     degraded: Counter[str] = field(default_factory=Counter)
     memory_mib: list[float] = field(default_factory=list)
     took_s: float = 0.0
+    stopped: bool = False
 
     @property
     def recall(self) -> float:
@@ -87,6 +91,7 @@ class Verdict:
             "degraded": self.degraded,
             "memory_mib": [round(value, 1) for value in self.memory_mib],
             "took_s": round(self.took_s, 1),
+            "stopped": self.stopped,
         }
 
     def lines(self) -> list[str]:
@@ -100,7 +105,9 @@ class Verdict:
             )
         )
         memory = " ".join(f"{value:.0f}" for value in self.memory_mib)
+        stopped = "stopped before the end of the script; what came until then is judged"
         return [
+            *([stopped] if self.stopped else []),
             f"{self.hours:.1f} h in {self.took_s:.0f} s ({pace:.0f} times as fast as real), "
             f"{self.frames} frames",
             f"visits: {self.found} of {self.visits} found{delay}",
@@ -117,6 +124,21 @@ class Verdict:
             ),
             *([f"memory at the end of each day, MiB: {memory}"] if memory else []),
         ]
+
+
+class ReplayCamera(ScenarioCamera):
+    """A scripted camera that knows how its replay ended.
+
+    Attributes:
+        stopped: whether it was closed before the end of its script.
+    """
+
+    stopped = False
+
+    def frames(self) -> Iterator[Frame | Silence]:
+        """Yield the frames of the scenario."""
+        yield from super().frames()
+        self.stopped = self._closed
 
 
 class _Report(NamedTuple):
@@ -145,7 +167,7 @@ class Judge:
         self._frame: Frame | None = None
         self._reported: dict[str, _Report] = {}
         self._faults: tuple[str, ...] = ()
-        self._verdict = Verdict(visits=len(self._stays))
+        self._verdict = Verdict()
         self._started_s = time.monotonic()
 
     def emit(self, event: Event) -> None:
@@ -175,12 +197,21 @@ class Judge:
     def close(self) -> None:
         """Nothing is pending."""
 
-    def verdict(self) -> Verdict:
-        """What it came to, after the end of the replay."""
+    def verdict(self, *, stopped: bool = False) -> Verdict:
+        """What it came to, after the end of the replay.
+
+        Args:
+            stopped: whether that was before the end of the script.
+        """
         verdict = self._verdict
+        verdict.stopped = stopped
+        last_s = -math.inf if self._frame is None else self._frame.monotonic_s
+        # a bird that nobody saw, or saw only come, was not missed
+        stays = [stay for stay in self._stays if stay.end_s <= last_s + _SLACK_S]
+        verdict.visits = len(stays)
         reported = sorted(self._reported.values())
         delays = []
-        for stay in self._stays:
+        for stay in stays:
             told = [report for report in reported if report.belongs_to(stay)]
             if told:
                 verdict.found += 1

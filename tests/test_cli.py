@@ -256,6 +256,63 @@ def test_a_closed_pipe_ends_it_quietly() -> None:
     assert "BrokenPipe" not in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["visits", "--help"], ["detect", "--json", "--source"]])
+def test_a_reader_that_is_gone_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
+    if arguments[-1] == "--source":
+        arguments = [*arguments, f"{QUICK_DEMO}"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "edgebird.cli", *arguments]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False)
+
+
+def test_it_runs_without_standard_error_and_on_a_plain_terminal(tmp_path: Path) -> None:
+    picture = tmp_path / "grün.png"
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "a.png").rename(picture)
+    command = f"{sys.executable} -m edgebird.cli classify '{picture}' 2>&-"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    result = subprocess.run(
+        command, shell=True, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0
+    assert result.stdout.startswith("grün.png: no bird")  # click does that
+    detect = ["detect", "--source", QUICK_DEMO, "--save", str(tmp_path / "grün")]
+    command = [sys.executable, "-m", "edgebird.cli", *detect]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "/gr\\xfcn/" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("detect", "--camera", "0", "--fps", "nan"), 2, "not a number"),
+        (("detect", "--camera", "0", "--threads", "5000000000"), 2, "256"),
+        (("classify", ""), 3, "no picture is named"),
+    ],
+)
+def test_numbers_beyond_reason_and_empty_names_are_refused(
+    arguments: tuple[str, ...], code: int, word: str
+) -> None:
+    result = edgebird(*arguments)
+    assert (result.returncode, word in result.stderr) == (code, True)
+    assert "Traceback" not in result.stderr
+
+
+def test_pictures_of_several_folders_are_told_apart(tmp_path: Path) -> None:
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+        cv2.imwrite(str(tmp_path / day / "1.png"), np.zeros((64, 64, 3), np.uint8))
+    names = [str(tmp_path / day / "1.png") for day in ("day1", "day2")]
+    found = lines_of(edgebird("detect", "--source", tmp_path / "day*/*.png", "--json"))
+    assert [record["image"] for record in found] == names
+    found = lines_of(edgebird("detect", "--source", tmp_path / "day1/*.png", "--json"))
+    assert [record["image"] for record in found] == ["1.png"]
+
+
 def test_output_that_cannot_be_written_is_one_line_and_the_visit_is_remembered(
     tmp_path: Path,
 ) -> None:
@@ -540,6 +597,36 @@ def test_a_scenario_is_replayed_and_judged(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_replay_that_is_stopped_judges_what_came_until_then(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    script = tmp_path / "script.toml"
+    # the wind keeps it busy for much longer than the test waits
+    script.write_text(
+        '[[event]]\nkind = "visit"\nat_s = 2.0\nfor_s = 5.0\n'
+        '[[event]]\nkind = "leaves"\nat_s = 10.0\nfor_s = 80000.0\n'
+        '[[event]]\nkind = "visit"\nat_s = 85000.0\nfor_s = 5.0\n'
+    )
+    pictures = tmp_path / "out"
+    command = [sys.executable, "-m", "edgebird.cli", "replay", script, "--json", "--save", pictures]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            eventually(lambda: pictures.is_dir() and any(pictures.iterdir()), timeout_s=60)
+            process.send_signal(number)
+            output, complaints = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, complaints) == (0, "")
+    verdict = json.loads(output)
+    assert verdict["stopped"] is True
+    assert verdict["missed_s"] == []
+    assert verdict["false_visits"] == 0
+    assert verdict["hours"] < 23
+
+
 # --- bad input
 
 
@@ -550,6 +637,7 @@ def test_a_scenario_is_replayed_and_judged(tmp_path: Path) -> None:
         (("detect", "--camera", "0", "--source", "x"), 2, "not both"),
         (("detect", "--source", "ftp://host/stream"), 2, "ftp"),
         (("detect", "--camera", "0", "--fps", "0.2"), 2, "too few"),
+        (("detect", "--source", "demo:?fps=1e300"), 2, "too large"),
         (("detect", "--source", "demo:?sped=2"), 2, "sped"),
         (("detect", "--source", QUICK_DEMO, "--mqtt", "http://host"), 2, "mqtt://"),
         (("detect", "--config", "{folder}/none.toml"), 2, "none.toml"),
@@ -564,6 +652,7 @@ def test_a_scenario_is_replayed_and_judged(tmp_path: Path) -> None:
         (("forget", "--mqtt", "mqtt://127.0.0.1:{port}", "--camera", "c"), 5, "127.0.0.1"),
         (("detect", "--source", QUICK_DEMO, "--save", "/proc/nowhere"), 6, "/proc/nowhere"),
         (("replay", "{folder}/none.toml"), 2, "none.toml"),
+        (("--log-json", "replay", "--days", "nan"), 2, "--days"),
         (("bench", "--model", "{folder}/m.tflite"), 4, "m.tflite"),
     ],
 )

@@ -84,6 +84,19 @@ def test_a_file_with_a_password_is_for_this_user_only(tmp_path: Path) -> None:
     assert os.listdir(secret_path.parent) == ["secret.toml"]
 
 
+def test_what_a_link_leads_to_is_written_and_no_device(tmp_path: Path) -> None:
+    (tmp_path / "link.toml").symlink_to(tmp_path / "real.toml")
+    write_config(tmp_path / "link.toml", {"camera.name": "front"})
+    assert (tmp_path / "link.toml").is_symlink()
+    assert load_config(tmp_path / "real.toml").camera.name == "front"
+    os.mkfifo(tmp_path / "fifo.toml")
+    with pytest.raises(OutputError, match="no ordinary file"):
+        write_config(tmp_path / "fifo.toml", {})
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        write_config(tmp_path / "new.toml", {"camera.source": "p\udcff"})
+    assert sorted(os.listdir(tmp_path)) == ["fifo.toml", "link.toml", "real.toml"]
+
+
 def test_a_services_password_is_for_its_group_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +313,15 @@ def test_what_a_file_refers_to_is_looked_at(tmp_path: Path) -> None:
     ):
         assert any(re.search(words, problem) for problem in problems), (words, problems)
     assert len(problems) == 9
+
+
+def test_visits_need_a_folder_with_a_broker_or_without(tmp_path: Path) -> None:
+    config = overruled(Config(), mqtt={"state": "/proc/nowhere"})
+    (problem,) = reference_problems(config)
+    assert problem.startswith("[mqtt] state: /proc/nowhere cannot be made in /proc by this user")
+    later = tmp_path / "made" / "later"
+    assert reference_problems(overruled(Config(), mqtt={"state": str(later)})) == []
+    assert not later.parent.exists()
 
 
 def test_files_are_read_as_the_broker_would_have_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -370,6 +371,12 @@ def test_settings_that_are_wrong(tmp_path: Path) -> None:
     assert "cannot read" in parts.settings(installation).found
 
 
+def test_a_folder_for_visits_that_cannot_be_made(tmp_path: Path) -> None:
+    check = parts.settings(installed(machine(tmp_path), mqtt={"state": "/proc/nowhere"}))
+    assert check.state == "fail"
+    assert check.found.startswith("[mqtt] state: /proc/nowhere cannot be made")
+
+
 def test_the_shipped_model_runs_and_a_damaged_one_does_not(tmp_path: Path) -> None:
     pi = machine(tmp_path)
     check = parts.model(installed(pi))
@@ -517,6 +524,31 @@ def test_no_check_stops_the_others(tmp_path: Path) -> None:
     assert checks.exit_code(findings) == 1
     assert checks.exit_code(findings[1:]) == 6
     assert checks.exit_code(findings[2:]) == 0
+
+
+def test_ctrl_c_does_not_wait_for_a_check_nor_end_python_around_it() -> None:
+    code = """
+import atexit, time
+from edgebird.config import Config
+from edgebird.doctor import Examination, Installation, examine
+from edgebird.doctor.machine import Machine
+
+def hang(installation):
+    print("looking", flush=True)
+    time.sleep(60)
+
+atexit.register(print, "where native code would abort")
+print("said before", end=" ")
+list(examine(Installation(machine=Machine(), config=Config()), [Examination("hangs", hang, 60)]))
+"""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "said before looking\n"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors) == (130, "", "\n")
 
 
 def test_a_finding_is_a_line_and_its_cure_another() -> None:

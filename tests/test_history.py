@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import click
 import cv2
 import pytest
 
@@ -120,6 +121,66 @@ def test_the_list_is_short_and_exports_are_whole(tmp_path: Path, visits: Visits)
     assert visits(tmp_path).stdout.count("\n") == 20
     assert visits(tmp_path, "--csv").stdout.count("\n") == 31
     assert visits(tmp_path, "--json").stdout.count("\n") == 30
+
+
+def test_a_camera_is_found_by_its_configured_name(tmp_path: Path, visits: Visits) -> None:
+    with closing(VisitStore(tmp_path / "visits" / "front-garden-1.sqlite")) as store:
+        store.put([visit("2026-03-28T07:00:00", "front-garden-1")], {})
+    for name in ("Front Gärden 1", "front-garden-1"):
+        assert visits(tmp_path, "--camera", name).stdout.count("\n") == 1
+    assert visits(tmp_path, "--camera", "garden").stdout == ""
+
+
+def test_since_lists_all_and_what_is_advised_shows_more(tmp_path: Path, visits: Visits) -> None:
+    start = datetime(2026, 3, 28, tzinfo=UTC)
+    with closing(VisitStore(tmp_path / "visits" / "feeder.sqlite")) as store:
+        store.put(
+            [visit(f"{start + timedelta(minutes=n):%Y-%m-%dT%H:%M:%S}") for n in range(130)], {}
+        )
+    since = ("--since", "2026-03-01")
+    everything = visits(tmp_path, *since)
+    assert (everything.stdout.count("\n"), everything.stderr) == (130, "")
+    for asked, number, advised in [
+        ((), 20, "--last 100 or --since 7d shows more"),
+        (("--last", "120"), 120, "--last 600 or --since 7d shows more"),
+        ((*since, "--last", "30"), 30, "; --last 150 shows more"),
+    ]:
+        some = visits(tmp_path, *asked)
+        assert some.stdout.count("\n") == number
+        assert some.stderr.endswith(f"{advised}\n")
+
+
+def test_more_than_anybody_can_have_is_refused(state: Path, visits: Visits) -> None:
+    with pytest.raises(click.BadParameter, match="not in the range"):
+        visits(state, "--last", str(2**63 - 1))
+    assert visits(state, "--last", "1000000").stdout.count("\n") == 5
+
+
+def test_a_damaged_store_hides_no_other(
+    state: Path, visits: Visits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (state / "visits" / "feeder.sqlite").write_bytes(b"no database" * 100)
+    plot = state / "plot.png"
+    for flags, word in [
+        ((), "nestbox-20260329T120000"),
+        (("--json",), "nestbox-20260329T120000"),
+        (("--chart",), "Sun 2026-03-29"),
+        (("--plot", str(plot)), "drawn"),
+    ]:
+        with pytest.raises(EdgebirdError, match=r"feeder\.sqlite") as caught:
+            visits(state, *flags)
+        assert caught.value.exit_code == 1
+        assert word in "".join(capsys.readouterr())
+    with pytest.raises(EdgebirdError, match="still goes on"):  # found behind the damaged one
+        visits(state, "keep", "nestbox-20260329T120000")
+
+    # nothing is drawn, nor said to be missing, where nothing could be read
+    (state / "visits" / "nestbox.sqlite").write_bytes(b"no database" * 100)
+    plot.write_bytes(b"of before")
+    with pytest.raises(EdgebirdError, match=r"nestbox\.sqlite"):
+        visits(state, "--plot", str(plot))
+    assert plot.read_bytes() == b"of before"
+    assert "no such visit" not in capsys.readouterr().err
 
 
 def test_json_has_the_names_of_the_alerts_and_utc(state: Path, visits: Visits) -> None:
@@ -237,6 +298,29 @@ def test_bars_are_as_long_as_their_counts(state: Path, visits: Visits) -> None:
     assert "█" not in "".join(chart_lines(chosen, 40, blocks=False))
     printed = visits(state, "--chart", "--camera", "feeder").stdout
     assert printed.startswith("visits by hour of the day\n")
+
+
+def test_a_chart_says_what_it_leaves_out(tmp_path: Path) -> None:
+    path = tmp_path / "visits" / "feeder.sqlite"
+    with closing(VisitStore(path)) as store:
+        store.put([visit("2026-01-01T07:00:00"), visit("2026-01-31T07:00:00")], {})
+        assert "visits by day" in chart_lines(select_visits([path]), 40)
+        store.put([visit("2026-02-09T07:00:00")], {})
+    assert "visits by day, the last 31 of 40" in chart_lines(select_visits([path]), 40)
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--chart",)])
+def test_without_visits_an_older_plot_is_replaced_by_an_empty_one(
+    state: Path, flags: tuple[str, ...], visits: Visits
+) -> None:
+    path = state / "plot.png"
+    path.write_bytes(b"of yesterday")
+    printed = visits(state, *flags, "--since", "2100-01-01", "--plot", str(path))
+    assert printed.stdout == ""
+    assert f"drawn: {path}\n" in printed.stderr
+    picture = cv2.imread(str(path))
+    assert picture.shape == (840, 1200, 3)
+    assert not (picture == (60, 130, 70)).all(axis=2).any()
 
 
 @pytest.mark.parametrize("days", [1, 31, 800])

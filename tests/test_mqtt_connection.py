@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,12 +15,15 @@ from pathlib import Path
 import pytest
 from conftest import Mosquitto, eventually
 from test_mqtt import visit_changed
-from test_mqtt_delivery import subscriber
+from test_mqtt_delivery import retained, subscriber
 
 from edgebird.config import MqttSection
-from edgebird.errors import UsageError
+from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress, broker_address
 from edgebird.mqtt.connection import Connection, Message, Retry
+from edgebird.mqtt.forget import forget_camera
+from edgebird.mqtt.former import FormerName
+from edgebird.mqtt.topics import Topics
 from edgebird.sinks.mqtt import MqttSink
 
 # paho leaves the socket of a failed handshake to the garbage collector
@@ -280,6 +285,119 @@ def test_subscriptions_that_are_refused_are_told(
         client.connection.publish("forbidden", b"", qos=1, retain=False)
         eventually(lambda: client.acknowledged)
         assert client.acknowledged[0][1] == "Not authorized"
+
+
+# --- forgetting a camera --------------------------------------------------------------------------
+
+GONE = Topics("gone", "c")
+DISCOVERY = GONE.discovery("homeassistant")
+
+
+def with_a_gone_camera(
+    new_mosquitto: Callable[..., Mosquitto], folder: Path, rules: str
+) -> BrokerAddress:
+    """A broker that keeps two topics of it and lets nobody but an owner do more than the rules."""
+    passwords, acl = folder / "passwords", folder / "acl"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", passwords, "owner", "right"], check=True)
+    acl.write_text(f"{rules}\nuser owner\ntopic readwrite #\n")
+    broker = new_mosquitto(f"allow_anonymous true\npassword_file {passwords}\nacl_file {acl}")
+    broker.start()
+    owner = replace(broker.address, user="owner", password="right")
+    with connecting(owner) as client:
+        eventually(lambda: client.connection.connected)
+        client.connection.publish(GONE.count, b"0", qos=1, retain=True)
+        client.connection.publish(DISCOVERY, b"{}", qos=1, retain=True)
+        eventually(lambda: len(client.acknowledged) == 2)
+    return broker.address
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("3.1.1", "does not let us clear edgebird/gone/c/count, homeassistant/device/"),
+        ("5", "does not let us clear all of edgebird/gone/c: Not authorized"),
+    ],
+)
+def test_a_camera_that_may_only_be_read_is_not_called_forgotten(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, version: str, reason: str
+) -> None:
+    address = with_a_gone_camera(new_mosquitto, tmp_path, "topic read #\ntopic write +/+/marker")
+    with pytest.raises(BrokerError, match=reason) as caught:
+        forget_camera(replace(address, version=version), GONE, "homeassistant")  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert retained(address, "gone") == {"c/count": "0"}
+
+
+def test_what_is_left_of_a_camera_is_named(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    rules = "topic readwrite edgebird/#\ntopic read homeassistant/#"
+    address = with_a_gone_camera(new_mosquitto, tmp_path, rules)
+    with pytest.raises(BrokerError, match=f"does not let us clear {DISCOVERY}$"):
+        forget_camera(address, GONE, "homeassistant")
+    assert retained(address, "gone") == {}
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_what_may_be_cleared_is_cleared_while_others_publish(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, version: str
+) -> None:
+    address = with_a_gone_camera(new_mosquitto, tmp_path, "topic readwrite #")
+    done = threading.Event()
+
+    def publish() -> None:
+        while not done.wait(0.1):
+            client.connection.publish(GONE.detections, b"[]", qos=0, retain=False)
+
+    with connecting(address) as client:
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            cleared = forget_camera(
+                replace(address, version=version),  # type: ignore[arg-type]
+                GONE,
+                "homeassistant",
+            )
+        finally:
+            done.set()
+            thread.join()
+    assert cleared == [GONE.count, DISCOVERY]
+    assert retained(address, "gone") == {}
+
+
+def test_a_former_name_that_may_not_be_cleared_is_told_once(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = with_a_gone_camera(new_mosquitto, tmp_path, "topic read #")
+    settled = threading.Event()
+    former = FormerName(address, GONE, discovery_prefix="homeassistant", on_done=settled.set)
+    with closing(former):
+        former.try_now()
+        assert settled.wait(20)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("the topics edgebird/gone/c stay: ")
+    assert "does not let us clear" in line
+
+
+def test_a_camera_that_may_not_be_read_is_not_called_forgotten() -> None:
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"\x20\x02\x00\x00")  # welcome
+            subscription = connection.recv(1000)
+            connection.sendall(
+                b"\x90\x04" + subscription[2:4] + b"\x80\x00"
+            )  # the first is refused
+            connection.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = BrokerAddress("127.0.0.1", server.getsockname()[1])
+        with pytest.raises(BrokerError, match="does not let us read edgebird/gone/c/# and home"):
+            forget_camera(address, GONE, "homeassistant")
+        thread.join(20)
 
 
 # --- settings -------------------------------------------------------------------------------------

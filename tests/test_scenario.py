@@ -17,7 +17,7 @@ from edgebird.camera.scenario import (
     week,
 )
 from edgebird.errors import CameraError, ConfigError
-from edgebird.replay import Judge
+from edgebird.replay import Judge, ReplayCamera
 from edgebird.structures import Detections, Frame, FrameProcessed, Health, Silence, Visit
 from edgebird.structures import VisitChanged as Changed
 
@@ -217,3 +217,32 @@ def test_the_judge_counts_found_missed_and_false_visits_and_delays() -> None:
     assert verdict.degraded == {"patrol": 1}
     assert "missed at day 1, 00:01:30" in "\n".join(verdict.lines())
     assert verdict.as_json()["recall"] == pytest.approx(0.6667)
+
+
+def test_what_comes_after_the_last_frame_is_not_judged() -> None:
+    events = [ScriptedEvent(kind="visit", at_s=at_s, for_s=5.0) for at_s in (10.0, 50.0, 90.0)]
+    judge = Judge(ScenarioCamera(Scenario(days=0.01, event=tuple(events))).stays)
+    judge.emit(frame_at(11.0))
+    judge.emit(visit(0, 10.4, 0.4, ended=False, birds=1))
+    judge.emit(frame_at(52.0))
+    judge.emit(visit(1, 50.4, 1.4, ended=True, birds=1))
+    verdict = judge.verdict(stopped=True)
+    # the second bird was still there: neither found nor missed, nor told for nothing
+    assert (verdict.visits, verdict.found) == (1, 1)
+    assert (verdict.missed_s, verdict.false_s) == ([], [])
+    assert verdict.lines()[0].startswith("stopped before the end")
+    assert verdict.as_json()["stopped"] is True
+    unseen = Judge([]).verdict()
+    assert (unseen.visits, unseen.recall, unseen.stopped) == (0, 1.0, False)
+    assert not any("stopped" in line for line in unseen.lines())
+
+
+def test_a_replay_knows_whether_it_was_stopped() -> None:
+    camera = ReplayCamera(Scenario(days=0.001, quiet_fps=0.1))
+    assert len(list(camera.frames())) > 5
+    camera.close()  # as is done after each replay
+    assert not camera.stopped
+    camera = ReplayCamera(Scenario(days=0.001, quiet_fps=0.1))
+    for _ in camera.frames():
+        camera.close()
+    assert camera.stopped

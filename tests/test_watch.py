@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,9 +21,11 @@ from conftest import Mosquitto, eventually
 from msgspec import structs
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
+from test_cli import running, wait_until_ready
 
-from edgebird.errors import BrokerError
+from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.alert_command import AlertCommand
 from edgebird.mqtt.payloads import BoxPayload, VisitPayload, encode
 from edgebird.mqtt.watch import POLL_S, format_alert, watch
 
@@ -208,3 +212,38 @@ def test_alerts_read_well() -> None:
 def test_an_alert_cannot_steer_the_terminal() -> None:
     line = format_alert(structs.replace(END, snapshot="a\x1b[2J\n.jpg"))
     assert line.endswith("picture a?[2J?.jpg")
+
+
+def test_a_program_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    for program in ("no-such-program-here --loud", str(tmp_path), "/nowhere/program"):
+        with pytest.raises(UsageError, match="--exec: there is no program") as caught:
+            AlertCommand(program)
+        assert shlex.split(program)[0] in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_a_program_prints_is_no_alert_and_what_it_misses_is_told(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    script = f"echo heard; until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    program = shlex.join(["sh", "-c", script])
+    url = f"mqtt://{mosquitto.address}"
+    with running(
+        "watch", "--mqtt", url, "--device", "slow", "--json", "--exec", program
+    ) as watcher:
+        wait_until_ready(watcher)
+        assert watcher.stdout is not None
+        assert watcher.stderr is not None
+        with publisher(mosquitto.address) as client:
+            for number in range(4):
+                alert = structs.replace(START, device="slow", visit=f"visit{number}")
+                client.publish("edgebird/slow/camera0/visit", encode(alert), qos=1)
+            alerts = [json.loads(watcher.stdout.readline()) for _ in range(4)]
+            assert watcher.stderr.readline() == "heard\n"
+        watcher.send_signal(signal.SIGTERM)
+        assert watcher.wait(20) == 0
+        (tmp_path / "go").touch()
+        output, errors = watcher.communicate(timeout=30)
+    assert [alert["visit"] for alert in alerts] == [f"visit{number}" for number in range(4)]
+    assert output == ""
+    assert errors == "the program for alerts was not run for the last 3 of them\n"

@@ -21,6 +21,7 @@ _FORMS = (
 _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 # Slower, and its picture would be taken for one that has stopped.
 LOWEST_LIVE_FPS = 0.5
+_LARGEST_OPTION = 1e9
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -168,6 +169,8 @@ def _open_demo(source: str, options: str, fps: float | None) -> Camera:
             values[key] = kinds[key](text)
         except ValueError as error:
             raise UsageError(f"{source}: {key}={text} is not a number") from error
+        if not abs(values[key]) <= _LARGEST_OPTION:
+            raise UsageError(f"{source}: {key}={text} is too large")
     try:
         return DemoFeeder(
             seed=int(values.get("seed", 0)),

@@ -42,6 +42,8 @@ def list_pictures(source: str) -> list[Path]:
     Raises:
         CameraError: there are none, or they may not be read.
     """
+    if not source:
+        raise CameraError("no picture is named")
     path = Path(source)
     try:
         if path.is_file():

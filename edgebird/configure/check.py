@@ -95,8 +95,8 @@ def _broker_problems(config: Config) -> Iterator[str]:
 def _folder_problems(config: Config) -> Iterator[str]:
     if config.output.save is not None:
         yield from _unwritable("[output] save", Path(config.output.save))
-    if config.mqtt.url is not None:
-        yield from _unwritable("[mqtt] state", state_folder(config.mqtt.state))
+    # visits are kept there, with a broker or without
+    yield from _unwritable("[mqtt] state", state_folder(config.mqtt.state))
 
 
 def _unwritable(setting: str, folder: Path) -> Iterator[str]:

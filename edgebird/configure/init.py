@@ -66,6 +66,13 @@ def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
         OutputError: it cannot be written.
     """
     text = commented_config(answers)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("an answer does not fit: it is not UTF-8") from error
+    path = path.resolve()  # what a link leads to is replaced, not the link
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is no ordinary file")
     partial = path.with_name(f".{path.name}.partial")
     secret = any(without_secrets(name, value) != value for name, value in answers.items())
     try:

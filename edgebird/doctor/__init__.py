@@ -6,12 +6,15 @@ time, and whatever goes wrong in it is its own finding.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Literal
+from typing import Literal, NoReturn
 
 from edgebird.config import Config
 from edgebird.doctor.machine import Machine
@@ -80,7 +83,10 @@ class Examination:
 def examine(
     installation: Installation, examinations: Sequence[Examination]
 ) -> Iterator[tuple[Examination, Check]]:
-    """Make the checks in their order; each one's finding as soon as it is there."""
+    """Make the checks in their order; each one's finding as soon as it is there.
+
+    Ctrl-C during a check ends the whole process, with exit code 130.
+    """
     for examination in examinations:
         yield examination, _bounded(examination, installation)
 
@@ -97,8 +103,8 @@ def _bounded(examination: Examination, installation: Installation) -> Check:
             found = f"could not be looked at: {type(error).__name__}: {error}"
             answers.put(Check("fail", found, "this is a mistake in edgebird: please report it"))
 
-    Thread(target=look, name=examination.name, daemon=True).start()
     try:
+        Thread(target=look, name=examination.name, daemon=True).start()
         return answers.get(timeout=examination.limit_s)
     except Empty:
         return Check(
@@ -106,3 +112,18 @@ def _bounded(examination: Examination, installation: Installation) -> Check:
             f"no answer within {examination.limit_s:.0f} s",
             "something hangs: try again, and after a restart of this machine",
         )
+    except KeyboardInterrupt:
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End at once: were Python to end in its own way, a check that is in the middle of native code
+    would abort the process (SIGABRT).
+    """
+    try:
+        with suppress(OSError):  # whoever read our output is gone
+            sys.stderr.write("\n")  # after the terminal's ^C
+            sys.stdout.flush()
+            sys.stderr.flush()
+    finally:
+        os._exit(130)

@@ -58,7 +58,7 @@ def chart_lines(visits: Sequence[StoredVisit], width: int, *, blocks: bool = Tru
     hours = [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(visits))]
     lines += _bars(hours, width, blocks)
     days = counts_by_day(visits, _DAYS_IN_TERMINAL)
-    lines += ["", "visits by day", ""]
+    lines += ["", f"visits by day{_of_more(visits, days)}", ""]
     lines += _bars([(f"{day:%a %Y-%m-%d}", count) for day, count in days], width, blocks)
     return lines
 
@@ -67,24 +67,38 @@ def write_plot(visits: Sequence[StoredVisit], path: Path) -> None:
     """Write both charts as a PNG.
 
     Args:
-        visits: at least one.
+        visits: those to draw; without any both charts are empty.
         path: of the picture.
 
     Raises:
         OutputError: it cannot be written.
     """
-    days = counts_by_day(visits, _DAYS_IN_PICTURE)
-    first, last = _local(visits[0]).date(), _local(visits[-1]).date()
+    if visits:
+        days = counts_by_day(visits, _DAYS_IN_PICTURE)
+        first, last = _local(visits[0]).date(), _local(visits[-1]).date()
+        title = f"{len(visits)} visits from {first} to {last}, by hour of the day"
+    else:
+        days = [(datetime.now().astimezone().date(), 0)]
+        title = "no visits"
     upper = _panel(
-        f"{len(visits)} visits from {first} to {last}, by hour of the day",
-        [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(visits))],
+        title, [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(visits))]
     )
-    lower = _panel("by day", [(f"{day:%d %b %y}", count) for day, count in days])
+    lower = _panel(
+        f"by day{_of_more(visits, days)}", [(f"{day:%d %b %y}", count) for day, count in days]
+    )
     _, encoded = cv2.imencode(".png", np.vstack([upper, lower])[..., ::-1])
     try:
         path.write_bytes(encoded.tobytes())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _of_more(visits: Sequence[StoredVisit], days: Sequence[tuple[date, int]]) -> str:
+    """What to add to the heading where days before those shown had visits, too."""
+    first = min((_local(visit).date() for visit in visits), default=days[0][0])
+    if first >= days[0][0]:
+        return ""
+    return f", the last {len(days)} of {(days[-1][0] - first).days + 1}"
 
 
 def _local(visit: StoredVisit) -> datetime:

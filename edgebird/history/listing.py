@@ -16,6 +16,7 @@ from edgebird.config import state_folder
 from edgebird.errors import EdgebirdError, UsageError
 from edgebird.history.store import StoredVisit, find_stores, keep_visit, read_visits
 from edgebird.mqtt.payloads import utc_iso
+from edgebird.mqtt.topics import slug
 
 # where edgebird keeps its state as a service
 SERVICE_STATE = Path("/var/lib/edgebird")
@@ -78,26 +79,32 @@ def select_visits(
     camera: str | None = None,
     kept: bool = False,
     last: int | None = None,
+    unreadable: list[EdgebirdError] | None = None,
 ) -> list[StoredVisit]:
     """The visits in some stores, newest last.
 
     Args:
         paths: the stores.
         since: only those that started then or later.
-        camera: only those of this camera.
+        camera: only those of this camera, named as configured or as in its topics.
         kept: only those that are kept for ever.
         last: only so many, the newest.
+        unreadable: takes the errors of stores that cannot be read, whose visits are left out then.
 
     Raises:
-        EdgebirdError: a store cannot be read.
+        EdgebirdError: a store cannot be read, and ``unreadable`` is not given.
     """
     since_s = -math.inf if since is None else since.timestamp()
-    visits = [
-        visit
-        for path in paths
-        if camera in (None, path.stem)
-        for visit in read_visits(path, since_s=since_s, kept=kept, last=last)
-    ]
+    visits: list[StoredVisit] = []
+    for path in paths:
+        if camera is not None and slug(camera) != path.stem:
+            continue
+        try:
+            visits += read_visits(path, since_s=since_s, kept=kept, last=last)
+        except EdgebirdError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(error)
     visits.sort(key=lambda visit: visit.started_utc_s)
     return visits if last is None else visits[-last:]
 
@@ -109,7 +116,9 @@ def set_kept(paths: Sequence[Path], ids: Sequence[str], keep: bool) -> None:
         EdgebirdError: there is no such visit, or it cannot be changed; those before it are.
     """
     for id_ in ids:
-        if not any(keep_visit(path, id_, keep) for path in paths):
+        # its own camera's store first: it does not matter then whether others can be read
+        likely = sorted(paths, key=lambda path: not id_.startswith(f"{path.stem}-"))
+        if not any(keep_visit(path, id_, keep) for path in likely):
             raise EdgebirdError(f"there is no visit {id_}; 'edgebird visits' lists them")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
 from edgebird.errors import BrokerError, UsageError
@@ -11,6 +13,13 @@ from edgebird.mqtt.topics import Topics
 
 # What is retained comes at once; when nothing more does, that was all.
 _QUIET_S = 1.0
+
+# A message, an error, or None for what the broker grants or acknowledges.
+_Answers = SimpleQueue[Message | BrokerError | None]
+
+
+class NotAllowedError(BrokerError):
+    """The broker does not let us read or clear the topics of a camera."""
 
 
 def forget_camera(
@@ -29,25 +38,33 @@ def forget_camera(
 
     Raises:
         UsageError: the camera is in use.
+        NotAllowedError: the broker does not let us read or clear all of its topics.
         BrokerError: the broker cannot be reached, refuses us or does not answer.
     """
-    answers: SimpleQueue[Message | BrokerError | None] = SimpleQueue()
+    answers: _Answers = SimpleQueue()
+    discovery = topics.discovery(discovery_prefix)
+
+    def handle_subscribed(grants: Sequence[str | None]) -> None:
+        refused = f"the MQTT broker at {address} does not let us read {topics.base}/# and "
+        answers.put(NotAllowedError(refused + discovery) if any(grants) else None)
+
+    def handle_acknowledged(number: int, refusal: str | None) -> None:
+        refused = f"the MQTT broker at {address} does not let us clear all of {topics.base}"
+        answers.put(None if refusal is None else NotAllowedError(f"{refused}: {refusal}"))
+
     connection = Connection(
         address,
         client_id="",
-        on_connected=lambda: connection.subscribe(
-            f"{topics.base}/#", topics.discovery(discovery_prefix)
-        ),
+        on_connected=lambda: connection.subscribe(f"{topics.base}/#", discovery),
         on_message=answers.put,
-        on_acknowledged=lambda number, refusal: answers.put(None),
+        on_acknowledged=handle_acknowledged,
         on_problem=lambda problem: answers.put(BrokerError(problem)),
-        on_subscribed=lambda grants: answers.put(None),
+        on_subscribed=handle_subscribed,
         quiet=True,
     )
     connection.start()
     try:
-        _answer(answers, address, answer_s)
-        retained = dict(_messages(answers))
+        retained = _retained(answers, address, answer_s)
         if retained.get(topics.status) == b"online":
             raise UsageError(
                 f"camera {topics.camera!r} of device {topics.device!r} is online: stop its "
@@ -55,32 +72,69 @@ def forget_camera(
             )
         for topic in retained:
             connection.publish(topic, b"", qos=1, retain=True)
-        for _ in retained:
-            _answer(answers, address, answer_s)
+        left = _not_cleared(answers, address, set(retained), answer_s)
+        if left:
+            raise NotAllowedError(
+                f"the MQTT broker at {address} does not let us clear {', '.join(sorted(left))}"
+            )
         return sorted(retained)
     finally:
         connection.stop(1.0)
 
 
-def _messages(answers: SimpleQueue[Message | BrokerError | None]) -> list[tuple[str, bytes]]:
-    """What is retained, after the answer to the subscription."""
-    found: list[tuple[str, bytes]] = []
+def _retained(answers: _Answers, address: BrokerAddress, answer_s: float) -> dict[str, bytes]:
+    """What is retained: some of it may come before the answer to the subscription."""
+    found: dict[str, bytes] = {}
+    granted = False
+    give_up_s = time.monotonic() + answer_s
     while True:
         try:
-            item = answers.get(timeout=_QUIET_S)
+            item = _next(answers, give_up_s)
         except Empty:
-            return found
-        if isinstance(item, Message) and item.retain:
-            found.append((item.topic, item.payload))
+            if granted:
+                return found
+            raise _no_answer(address) from None
+        if isinstance(item, Message):
+            # what a camera publishes just now is no reason to wait on
+            if not item.retain:
+                continue
+            found[item.topic] = item.payload
+        granted = granted or item is None
+        if granted:
+            give_up_s = time.monotonic() + _QUIET_S
 
 
-def _answer(
-    answers: SimpleQueue[Message | BrokerError | None], address: BrokerAddress, answer_s: float
-) -> None:
-    try:
-        # Our own empty messages come back, too.
-        while (item := answers.get(timeout=answer_s)) is not None:
-            if isinstance(item, BrokerError):
-                raise item
-    except Empty:
-        raise BrokerError(f"the MQTT broker at {address} does not answer: is it one?") from None
+def _not_cleared(
+    answers: _Answers, address: BrokerAddress, topics: set[str], answer_s: float
+) -> set[str]:
+    """The topics of which our empty message does not come back to us.
+
+    That is the only sign with MQTT 3.1.1, where a message is acknowledged even if it is refused.
+    """
+    left, unanswered = set(topics), len(topics)
+    give_up_s = time.monotonic() + answer_s
+    while left:
+        try:
+            item = _next(answers, give_up_s)
+        except Empty:
+            if unanswered > 0:
+                raise _no_answer(address) from None
+            return left
+        if isinstance(item, Message):
+            if not item.payload:
+                left.discard(item.topic)
+            continue
+        unanswered -= 1
+        give_up_s = time.monotonic() + (answer_s if unanswered > 0 else _QUIET_S)
+    return left
+
+
+def _next(answers: _Answers, give_up_s: float) -> Message | None:
+    item = answers.get(timeout=max(0.0, give_up_s - time.monotonic()))
+    if isinstance(item, BrokerError):
+        raise item
+    return item
+
+
+def _no_answer(address: BrokerAddress) -> BrokerError:
+    return BrokerError(f"the MQTT broker at {address} does not answer: is it one?")

@@ -9,12 +9,13 @@ from threading import Event, Thread
 from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.device import camera_at, claim
-from edgebird.mqtt.forget import forget_camera
+from edgebird.mqtt.forget import NotAllowedError, forget_camera
 from edgebird.mqtt.topics import Topics
 
 _STOP_S = 0.5
-# With one for what is retained and one for the end, less than a camera waits for its name.
-_ANSWER_S = 3.0
+# Twice, with a second each for what is retained, for what is not cleared and for the end: less than
+# a camera waits for its name.
+_ANSWER_S = 2.5
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class FormerName:
                 forget_camera(
                     self._address, self._topics, self._discovery_prefix, answer_s=_ANSWER_S
                 )
-            except UsageError as error:
+            except (UsageError, NotAllowedError) as error:
                 logger.warning("the topics %s stay: %s", self._topics.base, error)
             except BrokerError as error:  # gone again, which the camera's own connection tells
                 logger.debug("%s", error)
