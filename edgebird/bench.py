@@ -175,7 +175,7 @@ def bench(
     Args:
         model: the detector.
         threads: the most threads to try, and those for everything else.
-        runs: of the network for each number of threads, and frames of the video.
+        runs: of the network for each number of threads, and of the video's frames up to 60.
         idle_s: how long to watch a still scene; 0 leaves that out.
         on_step: told what is being measured.
     """

@@ -89,12 +89,26 @@ def _discard_output() -> None:
 
 
 class _Commands(click.Group):
+    """Ends quietly when the reader of its output is gone (`| head`), which click calls an error."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        """As click does, which prints ``--help`` here."""
+        with _quietly():
+            return super().make_context(*args, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        """As click does, which runs the command here."""
+        with _quietly():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            _discard_output()  # its reader is gone (`| head`), which click would call an error
-            return None
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(0)
 
 
 class _Number(click.FloatRange):

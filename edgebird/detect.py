@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgebird.annotate import make_folder
-from edgebird.camera import Camera, is_stream, open_camera
+from edgebird.camera import Camera, is_live, is_pictures, is_stream, open_camera
 from edgebird.camera.files import PictureSequence, list_pictures
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.settings import CameraSettings
@@ -257,7 +257,11 @@ def _visit_settings(config: Config) -> VisitSettings:
 
 def _least_gap_s(config: Config) -> float:
     """For how long a bird may be out of sight at least: until after the next frame."""
-    return max(_LEAST_GAP_S, 1.5 / config.camera.fps if config.camera.fps else 0.0)
+    source, fps = str(config.camera.source), config.camera.fps
+    # the others keep their own rate
+    if fps is None or not (is_live(source) or is_pictures(source)):
+        return _LEAST_GAP_S
+    return max(_LEAST_GAP_S, 1.5 / fps)
 
 
 def _frame_size(camera: CameraSection) -> tuple[int, int] | None:

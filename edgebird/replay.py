@@ -27,7 +27,7 @@ class Verdict:
     """What a replay came to.
 
     Args:
-        visits: how many visits longer than a second there were, and were over by the last frame.
+        visits: how many visits longer than a second there were; where it was stopped, until then.
         found: how many of them were reported.
         miscounted: how many of these with more than the one bird that came.
         missed_s: when the others began, in seconds from the beginning.
@@ -205,9 +205,11 @@ class Judge:
         """
         verdict = self._verdict
         verdict.stopped = stopped
-        last_s = -math.inf if self._frame is None else self._frame.monotonic_s
-        # a bird that nobody saw, or saw only come, was not missed
-        stays = [stay for stay in self._stays if stay.end_s <= last_s + _SLACK_S]
+        stays = self._stays
+        if stopped:
+            # a bird that nobody saw, or saw only come, was not missed
+            last_s = -math.inf if self._frame is None else self._frame.monotonic_s
+            stays = [stay for stay in stays if stay.end_s <= last_s + _SLACK_S]
         verdict.visits = len(stays)
         reported = sorted(self._reported.values())
         delays = []

@@ -314,7 +314,7 @@ def _add_coco_labels(
             category = str(_field(annotation, "category_id", where))
             if category not in categories:
                 raise ValueError(f"there is no category {category}")
-            if str(annotation.get("iscrowd", 0)) not in ("0", "False"):
+            if _is_crowd(annotation.get("iscrowd")):
                 labels[picture].crowds.append(categories[category])
                 continue
             box = _field(annotation, "bbox", where)
@@ -325,6 +325,18 @@ def _add_coco_labels(
             labels[picture].add(categories[category], left, top, left + width, top + height)
         except ValueError as error:
             search.problem(where, error, picture)
+
+
+def _is_crowd(flag: object) -> bool:
+    """Whether an annotation says so: 1, and what tools make of it.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    text = str(flag or 0).lower()
+    if text not in ("0", "0.0", "false", "1", "1.0", "true"):
+        raise ValueError(f"iscrowd: expected 0 or 1, got {flag!r}")
+    return text in ("1", "1.0", "true")
 
 
 def _coco_size(image: dict[str, Any], where: str) -> tuple[float, float] | None:

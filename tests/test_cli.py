@@ -256,7 +256,9 @@ def test_a_closed_pipe_ends_it_quietly() -> None:
     assert "BrokenPipe" not in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["visits", "--help"], ["detect", "--json", "--source"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["visits", "--help"], ["detect", "--json", "--source"]]
+)
 def test_a_reader_that_is_gone_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
     if arguments[-1] == "--source":
         arguments = [*arguments, f"{QUICK_DEMO}"]

@@ -31,12 +31,19 @@ def test_only_a_camera_that_is_asked_for_a_size_has_to_give_it(
 
 
 @pytest.mark.parametrize(
-    ("fps", "max_gap_s", "quiet_s"), [(None, 2.0, 0.5), (10.0, 2.0, 0.5), (0.2, 7.5, 7.5)]
+    ("source", "fps", "max_gap_s", "quiet_s"),
+    [
+        ("pictures/*.jpg", None, 2.0, 0.5),
+        ("pictures/*.jpg", 10.0, 2.0, 0.5),
+        ("pictures/*.jpg", 0.2, 7.5, 7.5),
+        ("0", 0.5, 3.0, 3.0),
+        ("video.mp4", 0.2, 2.0, 0.5),  # which keeps its own
+    ],
 )
 def test_a_bird_is_not_gone_before_the_next_frame(
-    fps: float | None, max_gap_s: float, quiet_s: float
+    source: str, fps: float | None, max_gap_s: float, quiet_s: float
 ) -> None:
-    config = Config(camera=CameraSection(fps=fps), visits=VisitsSection(quiet_s=0.0))
+    config = Config(camera=CameraSection(source=source, fps=fps), visits=VisitsSection(quiet_s=0.0))
     assert _tracker_settings(config).max_gap_s == max_gap_s
     assert _visit_settings(config).quiet_s == quiet_s
 

@@ -369,9 +369,14 @@ def test_numbers_written_as_text_are_understood(tmp_path: Path) -> None:
     put(tmp_path, "1.jpg", picture())
     content = json.loads(coco(["1.jpg"], ["1.jpg"]))
     content["images"][0] |= {"id": "0", "width": str(WIDTH)}
-    content["annotations"][0]["iscrowd"] = "0"
-    put(tmp_path, "labels.json", json.dumps(content))
-    assert birds_in(tmp_path) == {"1.jpg": 1}
+    for no_crowd in ("0", 0, 0.0, None, "", False, "false"):
+        content["annotations"][0]["iscrowd"] = no_crowd
+        put(tmp_path, "labels.json", json.dumps(content))
+        assert birds_in(tmp_path) == {"1.jpg": 1}, no_crowd
+    for other in ("maybe", 2):
+        content["annotations"][0]["iscrowd"] = other
+        put(tmp_path, "labels.json", json.dumps(content))
+        assert birds_in(tmp_path) == {}
 
 
 def test_a_crowd_of_people_costs_nothing(tmp_path: Path) -> None:

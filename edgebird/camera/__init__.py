@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ _FORMS = (
 )
 _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 # Slower, and its picture would be taken for one that has stopped.
-LOWEST_LIVE_FPS = 0.5
+_LOWEST_LIVE_FPS = 0.5
 _LARGEST_OPTION = 1e9
 _GLOB_CHARACTERS = frozenset("*?[")
 
@@ -71,11 +72,8 @@ def open_camera(
     """
     settings = settings or CameraSettings()
     settings = settings if fps is None else replace(settings, fps=fps)
-    if is_live(source) and settings.fps < LOWEST_LIVE_FPS:
-        raise UsageError(
-            f"{settings.fps:g} frames a second are too few to follow birds by: give fps of "
-            f"{LOWEST_LIVE_FPS:g} or more for a live camera"
-        )
+    if is_live(source):
+        check_live_rate(settings.fps)
     if _is_device(source):
         from edgebird.camera.opencv import open_device
 
@@ -96,6 +94,19 @@ def open_camera(
 
         return open_stream(source, settings, required=required)
     return _open_files(source, fps)
+
+
+def check_live_rate(fps: float) -> None:
+    """Find out whether that is enough for a live camera.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if fps < _LOWEST_LIVE_FPS:
+        raise UsageError(
+            f"{fps:g} frames a second are too few to follow birds by: give fps of "
+            f"{_LOWEST_LIVE_FPS:g} or more for a live camera"
+        )
 
 
 def is_pictures(source: str) -> bool:
@@ -169,7 +180,9 @@ def _open_demo(source: str, options: str, fps: float | None) -> Camera:
             values[key] = kinds[key](text)
         except ValueError as error:
             raise UsageError(f"{source}: {key}={text} is not a number") from error
-        if not abs(values[key]) <= _LARGEST_OPTION:
+        if math.isnan(values[key]):
+            raise UsageError(f"{source}: {key}={text} is not a number")
+        if key != "seed" and abs(values[key]) > _LARGEST_OPTION:
             raise UsageError(f"{source}: {key}={text} is too large")
     try:
         return DemoFeeder(

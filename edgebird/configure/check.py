@@ -42,7 +42,7 @@ def file_problems(path: Path) -> list[str]:
 def reference_problems(config: Config) -> list[str]:
     """One line for each file, folder, address or polygon that cannot be used."""
     return [
-        *_source_problems(config.camera.source),
+        *_source_problems(config.camera.source, config.camera.fps),
         *_broker_problems(config),
         *_folder_problems(config),
         *_zone_problems(config),
@@ -63,14 +63,16 @@ def _raised_by(action: Callable[[], object]) -> Iterator[str]:
         yield str(error)
 
 
-def _source_problems(source: str | None) -> Iterator[str]:
+def _source_problems(source: str | None, fps: float | None) -> Iterator[str]:
     """Only of what is no live camera: whether that works is found out by opening it."""
     if source is None:
         return
-    from edgebird.camera import is_live, open_camera
+    from edgebird.camera import check_live_rate, is_live, open_camera
 
     if not is_live(source):
         yield from _raised_by(lambda: open_camera(source).close())
+    elif fps is not None:
+        yield from _raised_by(lambda: check_live_rate(fps))
 
 
 def _broker_problems(config: Config) -> Iterator[str]:

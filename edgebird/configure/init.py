@@ -70,8 +70,8 @@ def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
         text.encode()
     except UnicodeEncodeError as error:
         raise ConfigError("an answer does not fit: it is not UTF-8") from error
-    path = path.resolve()  # what a link leads to is replaced, not the link
-    if path.exists() and not path.is_file():
+    path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
+    if os.path.lexists(path) and not os.path.isfile(path):
         raise OutputError(f"cannot write {path}: it is no ordinary file")
     partial = path.with_name(f".{path.name}.partial")
     secret = any(without_secrets(name, value) != value for name, value in answers.items())
@@ -85,8 +85,11 @@ def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
                 with suppress(PermissionError):
                     os.chown(file.fileno(), -1, old.st_gid)
                 mode = old.st_mode & (0o660 if secret else 0o666)
-            if path.absolute().parent == SERVICE_SETTINGS:
-                mode |= 0o040  # the service reads it as one of the folder's group
+            if path.parent == SERVICE_SETTINGS:
+                # the service reads it as one of the folder's group
+                with suppress(PermissionError):
+                    os.chown(file.fileno(), -1, path.parent.stat().st_gid)
+                mode |= 0o040
             os.chmod(file.fileno(), mode)
             file.write(text)
         partial.replace(path)

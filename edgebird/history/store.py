@@ -348,19 +348,20 @@ def _stored(row: tuple[Any, ...], camera: str) -> StoredVisit:
         duration_s,
         peak_count,
         score,
-        _numbers(box),
-        _numbers(size),
+        _numbers(box, 4),
+        _numbers(size, 2),
         None if picture is None else _where(Path(picture)),
         bool(kept),
     )
 
 
-def _numbers(text: str | None) -> tuple[Any, ...] | None:
+def _numbers(text: str | None, count: int) -> tuple[Any, ...] | None:
     """What a column holds as JSON; None without, or where it is damaged."""
     try:
-        return None if text is None else tuple(json.loads(text))
+        numbers = () if text is None else tuple(json.loads(text))
     except (ValueError, TypeError):
         return None
+    return numbers if len(numbers) == count else None
 
 
 def _where(picture: Path) -> Path | None:
