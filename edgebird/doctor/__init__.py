@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from edgebird.config import Config
 from edgebird.doctor.machine import Machine
 from edgebird.errors import EdgebirdError
 from edgebird.structures import Frame
+
+_WAKE_S = 0.2
 
 State = Literal["ok", "warn", "fail", "skip"]
 
@@ -105,8 +108,11 @@ def _bounded(examination: Examination, installation: Installation) -> Check:
 
     try:
         Thread(target=look, name=examination.name, daemon=True).start()
-        return answers.get(timeout=examination.limit_s)
-    except Empty:
+        give_up_s = time.monotonic() + examination.limit_s
+        while time.monotonic() < give_up_s:
+            # not once for all: Python 3.11 may not heed a Ctrl-C before it wakes
+            with suppress(Empty):
+                return answers.get(timeout=_WAKE_S)
         return Check(
             "fail",
             f"no answer within {examination.limit_s:.0f} s",
