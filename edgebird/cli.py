@@ -419,9 +419,8 @@ def classify(
         else:
             click.echo(f"{name}: {'bird' if verdict.bird else 'no bird'} ({probability:.2f})")
 
-    classifier = open_classifier(
-        default_threads(), Path(model) if model else DEFAULT_CLASSIFIER, thorough=True
-    )
+    path = Path(model) if model else DEFAULT_CLASSIFIER
+    classifier = open_classifier(default_threads(), path, thorough=True)
     classify_pictures(pictures, classifier, show, threshold=threshold)
 
 

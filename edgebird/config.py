@@ -25,7 +25,6 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 # Upper limits are beyond all use: they keep infinity out.
 Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 
-
 # Where services have their settings, and the folders that they run in (see ``systemd/``).
 SERVICE_SETTINGS, SERVICE_FOLDER = Path("/etc/edgebird"), Path("/var/lib/edgebird")
 

@@ -11,7 +11,7 @@ from threading import Lock
 
 HOURS_A_DAY = 24
 # A Pi without a clock starts a little in the past; what is later still was of a wrong clock.
-HOURS_AHEAD = 24
+_HOURS_AHEAD = 24
 _MB = 1e6
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class DiskUse:
         self.count()
         with self._lock:
             now = self._hour()
-            last_day = range(now - HOURS_A_DAY + 1, now + HOURS_AHEAD + 1)
+            last_day = range(now - HOURS_A_DAY + 1, now + _HOURS_AHEAD + 1)
             self._hours = {hour: size for hour, size in self._hours.items() if hour in last_day}
             return dict(self._hours)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,7 +28,7 @@ from model_build.cutouts import read_named_cutouts
 from model_build.datasets import (
     PICTURE_SUFFIXES,
     Example,
-    load_boxed,
+    Packs,
     load_packs,
     load_unboxed,
     read_files,
@@ -192,17 +192,24 @@ def load_classifier_data(data: Path) -> ClassifierData:
     ]
 
     # Photos and crops are of two editions, which write some species differently.
-    photos = load_boxed(_pack(folder, "bird_boxes"))
+    packs = load_packs(folder)
+    photos = [*packs.boxed_train, *packs.boxed_validation]
     seen = species_in(e for e in photos if not is_held_out(_key(e)))
     unseen = species_in(e for e in photos if is_held_out(_key(e)))
 
+    def is_never_seen(example: Example) -> bool:
+        key = _key(example)
+        return is_held_out(key) and key.lower() not in seen
+
+    def may_be_seen(example: Example) -> bool:
+        key = _key(example)
+        return not is_held_out(key) and key.lower() not in unseen
+
     def held_out(pictures: Iterable[Labelled]) -> list[Labelled]:
-        keys = ((p, _key(p.example)) for p in pictures)
-        return [p for p, key in keys if is_held_out(key) and key.lower() not in seen]
+        return [p for p in pictures if is_never_seen(p.example)]
 
     def trained(pictures: Iterable[Labelled]) -> list[Labelled]:
-        keys = ((p, _key(p.example)) for p in pictures)
-        return [p for p, key in keys if not is_held_out(key) and key.lower() not in unseen]
+        return [p for p in pictures if may_be_seen(p.example)]
 
     others = [*(p for p in tiny if not p.bird), *things]
     birds = [*cub, *(p for p in tiny if p.bird), *web]
@@ -217,7 +224,8 @@ def load_classifier_data(data: Path) -> ClassifierData:
         return [p for p in trained(pictures) if not is_for_calibration(p.example.name)]
 
     cifar_train = [p for p in cifar["train"] if not is_for_calibration(p.example.name)]
-    material = _material(data, {p.example.name for p in calibration}, unseen)
+    set_aside_names = {p.example.name for p in calibration}
+    material = _material(data, packs, lambda e: may_be_seen(e) and e.name not in set_aside_names)
     training = TrainingPictures(
         cifar_birds=[p for p in cifar_train if p.bird],
         cifar_others=[p for p in cifar_train if not p.bird],
@@ -272,32 +280,27 @@ def choose_in_proportion(
     return chosen
 
 
-def _material(data: Path, set_aside: set[str], unseen: set[str]) -> Material:
+def _material(data: Path, packs: Packs, is_learned: Callable[[Example], bool]) -> Material:
     """What the detector's scenes are composed of, without anything that is held out.
 
     Args:
         data: folder made by ``gather``.
-        set_aside: names of the calibration's pictures.
-        unseen: species in small letters that other photos are held out of.
+        packs: its packs.
+        is_learned: whether a picture, or what was cut out of it, may be seen in training.
     """
-
-    def may_be_seen(example: Example) -> bool:
-        key = _key(example)
-        return not is_held_out(key) and key.lower() not in unseen and example.name not in set_aside
 
     def cutouts(path: Path) -> list[bytes]:
         return [
             encoded
             for name, encoded in read_named_cutouts(path)
-            if may_be_seen(Example(name.rsplit("_", 1)[0], b"", _NO_BOXES))
+            if is_learned(Example(name.rsplit("_", 1)[0], b"", _NO_BOXES))
         ]
 
-    packs = load_packs(data / "packs")
-    photos = [e for e in packs.boxed_train if may_be_seen(e)]
+    photos = [e for e in packs.boxed_train if is_learned(e)]
     return Material(
         birds=[e for e in photos if len(e.fractions)],
         empties=[e for e in photos if not len(e.fractions)],
         cutouts=cutouts(data / "cutouts_train.zip"),
         objects=cutouts(data / "objects_train.zip"),
-        distractors=[e for e in packs.distractors_train if may_be_seen(e)],
+        distractors=[e for e in packs.distractors_train if is_learned(e)],
     )

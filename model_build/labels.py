@@ -268,10 +268,11 @@ def _numbered_lines(path: Path, values: int) -> list[tuple[str, list[str]]]:
 def _read_coco(search: _Search) -> dict[Path, Label] | None:
     labels: dict[Path, Label] | None = None
     for path in search.with_suffix(".json"):
-        if not _speaks_of(b'"annotations"', path):
+        data = _bytes(path)
+        if b'"annotations"' not in data:
             continue  # whatever else it is
         try:
-            content = json.loads(_text(path))
+            content = json.loads(_decoded(data, path))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
         if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
@@ -521,23 +522,26 @@ def _nearest_names(
             return names[folder]
         if folder == search.folder:
             break
-    if any(other != first for first in names.values() for other in names.values()):
+    told = list(names.values())
+    if any(other != told[0] for other in told):
         where = " and ".join(str(folder) for folder in list(names)[:2])
         raise ValueError(f"the classes' names in {where} differ: which hold here?")
-    return next(iter(names.values()), {})
-
-
-def _speaks_of(word: bytes, path: Path) -> bool:
-    try:
-        return word in path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    return told[0] if told else {}
 
 
 def _text(path: Path) -> str:
+    return _decoded(_bytes(path), path)
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8") from error
+        return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _decoded(data: bytes, path: Path) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8") from error

@@ -17,6 +17,8 @@ from edgebird.structures import Box, Frame, Image
 
 WIDTH_PX, HEIGHT_PX = 640, 480
 
+# Of seconds and of frames a second: beyond all use, so that no product of them overflows.
+_MOST = 1e9
 # One visit in each period: the bird lands after the first seconds and is gone well before the end.
 _PERIOD_S = 9.0
 FLIGHT_IN_S, FLIGHT_OUT_S = 0.5, 0.45
@@ -66,14 +68,17 @@ class DemoFeeder:
         pace: in real time; otherwise as fast as the frames are asked for, with the same times.
 
     Raises:
-        ValueError: ``seconds`` is negative, or ``fps`` not above 0.
+        ValueError: ``seconds`` is negative, ``fps`` not above 0, or one of them too large.
     """
 
     def __init__(
         self, seed: int = 0, seconds: float = 0.0, fps: float = 10.0, pace: bool = True
     ) -> None:
-        if not (0 <= seconds < math.inf and 0 < fps < math.inf and seed >= 0):
-            raise ValueError("seed and seconds must not be negative and fps must be above 0")
+        if not (0 <= seconds <= _MOST and 0 < fps <= _MOST and seed >= 0):
+            raise ValueError(
+                "seed and seconds must not be negative and fps must be above 0, and neither "
+                "seconds nor fps too large"
+            )
         self._seed = seed
         self._frame_count = round(seconds * fps) if seconds else None
         self._fps = fps
