@@ -528,10 +528,13 @@ def test_no_check_stops_the_others(tmp_path: Path) -> None:
 
 def test_ctrl_c_does_not_wait_for_a_check_nor_end_python_around_it() -> None:
     code = """
-import atexit, time
+import atexit, signal, time
 from edgebird.config import Config
 from edgebird.doctor import Examination, Installation, examine
 from edgebird.doctor.machine import Machine
+
+# jobs in the background of a shell inherit that it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def hang(installation):
     print("looking", flush=True)
