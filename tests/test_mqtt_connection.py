@@ -247,6 +247,21 @@ def test_two_of_one_name_are_told_so(mosquitto: Mosquitto, version: str) -> None
         eventually(lambda: any("another edgebird" in p for p in one.problems + two.problems))
 
 
+def test_a_broker_that_hangs_up_on_what_is_too_large_is_told_so(
+    new_mosquitto: Callable[..., Mosquitto],
+) -> None:
+    broker = new_mosquitto("allow_anonymous true\nmax_packet_size 20000")
+    broker.start()
+    with connecting(broker.address) as client:
+
+        def told() -> bool:
+            client.connection.publish("test/large", bytes(30_000), qos=1, retain=True)
+            return any("larger than it takes" in problem for problem in client.problems)
+
+        eventually(told)
+        assert all("\n" not in problem for problem in client.problems)
+
+
 def test_a_connection_that_comes_back_is_a_new_session(
     new_mosquitto: Callable[..., Mosquitto], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from test_mqtt import MODEL_SHA256, START_UTC_S, visit_changed
 
 from edgebird.errors import UsageError
 from edgebird.mqtt import outbox as outbox_module
+from edgebird.mqtt import publisher as publisher_module
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.connection import Retry
 from edgebird.mqtt.outbox import Alert, Outbox
@@ -488,7 +491,148 @@ def test_after_a_long_outage_new_alerts_go_first_and_an_end_follows_its_start(
 
 def publisher_of(address: BrokerAddress, outbox: Outbox, name: str) -> Publisher:
     status = f"edgebird/{name}/status"
-    return Publisher(address, client_id=name, status=status, outbox=outbox)
+    retry = Retry(first_s=0.1, last_s=0.1)
+    return Publisher(address, client_id=name, status=status, outbox=outbox, retry=retry)
+
+
+def test_a_picture_that_a_broker_hangs_up_on_is_given_up_and_stops_no_alert(
+    new_mosquitto: Callable[..., Mosquitto],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = new_mosquitto("allow_anonymous true\nmax_packet_size 20000")
+    broker.start()
+    base = "edgebird/large/c"
+    with subscriber(broker.address, "large") as client:
+        publisher = publisher_of(broker.address, Outbox(None), "large")
+        publisher.start()
+        publisher.set_state(f"{base}/best.jpg", bytes(30_000))
+        for number in range(4):
+            publisher.send_alert(alert(number, f"{base}/visit"))
+        eventually(lambda: client.values("visit") == ["0", "1", "2", "3"])
+        # What is as large is left out at once, what is smaller is not.
+        publisher.set_state(f"{base}/snapshot.jpg", bytes(30_000))
+        publisher.set_state(f"{base}/best.jpg", bytes(10_000))
+        eventually(lambda: [len(value) for value in client.values("best.jpg")] == [10_000])
+        assert publisher.connects == 3
+        assert broker.log().count("oversize packet") == 2
+        messages = [record.getMessage() for record in caplog.records]
+        for name in ("best.jpg", "snapshot.jpg"):
+            (line,) = [message for message in messages if name in message]
+            assert line.startswith(f"{base}/{name} is not published: 30000 bytes seem to be more")
+        # Later it is tried again, and given up again.
+        monkeypatch.setattr(publisher_module, "_GIVEN_UP_S", 0.5)
+        time.sleep(0.5)
+        publisher.set_state(f"{base}/best.jpg", bytes(30_000))
+        eventually(lambda: broker.log().count("oversize packet") > 2)
+        publisher.send_alert(alert(4, f"{base}/visit"))
+        eventually(lambda: client.values("visit")[-1] == "4")
+        publisher.close()
+
+
+class ScriptedBroker:
+    """Answers each message, as MQTT 5 does, with the code the test wants; None hangs up."""
+
+    def __init__(self, answer: Callable[[str, bytes], int | None]) -> None:
+        self.messages: list[bytes] = []
+        self._answer = answer
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = BrokerAddress("127.0.0.1", self._server.getsockname()[1], version="5")
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join(20)
+        self._server.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            # one that has said goodbye may be gone before it is answered
+            with connection, connection.makefile("rb") as packets, suppress(OSError):
+                self._serve(connection, packets)
+
+    def _serve(self, connection: socket.socket, packets: BinaryIO) -> None:
+        while head := packets.read(1):
+            size = shift = 0
+            while (byte := packets.read(1)[0]) & 0x80:
+                size, shift = size + ((byte & 0x7F) << shift), shift + 7
+            body = packets.read(size + (byte << shift))
+            if head[0] >> 4 == 1:
+                connection.sendall(b"\x20\x03\x00\x00\x00")
+            elif head[0] >> 4 == 3:
+                end = 2 + int.from_bytes(body[:2])
+                payload = body[end + 3 :]  # after a number and no properties
+                code = self._answer(body[2:end].decode(), payload)
+                if code is None:
+                    return
+                self.messages.append(payload)
+                connection.sendall(b"\x40\x03" + body[end : end + 2] + bytes([code]))
+
+
+def test_a_connection_that_ends_now_and_then_gives_up_no_picture() -> None:
+    # Each picture is lost with a connection and then arrives.
+    seen: set[bytes] = set()
+
+    def answer(topic: str, payload: bytes) -> int | None:
+        if not topic.endswith("/best.jpg") or payload in seen:
+            return 0
+        seen.add(payload)
+        return None
+
+    pictures = [bytes([number]) * 30_000 for number in range(3)]
+    with closing(ScriptedBroker(answer)) as broker:
+        publisher = publisher_of(broker.address, Outbox(None), "now-and-then")
+        publisher.start()
+        for picture in pictures:
+            publisher.set_state("edgebird/now-and-then/c/best.jpg", picture)
+            eventually(lambda wanted=picture: wanted in broker.messages)
+        publisher.close()
+
+
+def test_an_alert_that_is_refused_for_a_while_comes_again_and_its_end_waits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(publisher_module, "_REFUSED_S", 1.0)
+    topic = "edgebird/quota/c/visit"
+    codes = [0x97]  # quota exceeded, once
+
+    with closing(ScriptedBroker(lambda *message: codes.pop() if codes else 0)) as broker:
+        publisher = publisher_of(broker.address, Outbox(None), "quota")
+        publisher.start()
+        publisher.send_alert(alert(0, topic))
+        eventually(lambda: "refuses messages of ours: Quota exceeded" in caplog.text)
+        publisher.send_alert(Alert("visit0", topic, b"its end", time.time()))
+        publisher.send_alert(alert(1, topic))
+        eventually(lambda: len(broker.messages) == 2)
+        eventually(lambda: publisher.outbox_state.waiting == 2)
+        eventually(lambda: len(broker.messages) == 4)
+        assert broker.messages == [b"0", b"1", b"0", b"its end"]
+        eventually(lambda: publisher.outbox_state.waiting == 0)
+        assert publisher.outbox_state.dropped == 0
+        publisher.close()
+
+
+def test_alerts_that_access_rules_forbid_count_as_dropped(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text("topic read #\n")
+    broker = new_mosquitto(f"allow_anonymous true\nacl_file {rules}")
+    broker.start()
+    publisher = publisher_of(replace(broker.address, version="5"), Outbox(None), "forbidden")
+    publisher.start()
+    for number in range(3):
+        publisher.send_alert(alert(number, "edgebird/forbidden/c/visit"))
+    eventually(lambda: publisher.outbox_state.dropped == 3)
+    assert publisher.outbox_state.waiting == 0
+    publisher.close()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "refuses messages of ours: Not authorized" in line
 
 
 def test_alerts_go_on_when_the_outbox_leaves_its_disk_and_comes_back(

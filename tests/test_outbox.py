@@ -86,6 +86,37 @@ def test_the_oldest_are_dropped_and_counted(
     ] * 3  # once for each of the outboxes
 
 
+def test_refused_alerts_count_as_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    with closing(new_outbox(path)) as outbox:
+        outbox.add([alert("a"), alert("b"), alert("c")], durable=False)
+        first, second, _ = outbox.page(0, None, 10)
+        outbox.remove([first.number])
+        outbox.remove([first.number, second.number], refused=True)  # one that is no longer there
+        assert names(outbox) == ["c"]
+        assert outbox.state().dropped == 1
+    with closing(new_outbox(path)) as outbox:
+        assert outbox.state().dropped == 1
+
+
+def test_a_look_at_a_full_outbox_costs_as_little_as_at_a_short_one(tmp_path: Path) -> None:
+    def steps_of_a_tick(name: str, alerts: int) -> int:
+        with closing(new_outbox(tmp_path / name)) as outbox:
+            outbox.add([alert("a", size=700)] * alerts, durable=False)
+            steps = 0
+
+            def count() -> None:
+                nonlocal steps
+                steps += 1
+
+            outbox._db.set_progress_handler(count, 1)
+            outbox.tidy()
+            assert outbox.state().waiting == alerts
+            return steps
+
+    assert 0 < steps_of_a_tick("full", 10_000) <= 2 * steps_of_a_tick("short", 10)
+
+
 def test_a_killed_process_leaves_a_whole_outbox(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     code = f"""

@@ -24,9 +24,10 @@ _ANSWER_S = 15.0
 # A connection that lasts longer was a good one; so many shorter ones in a row are no accident.
 _STABLE_S = 10.0
 _SUSPICIOUS = 4
-_WHY_DROPPED = (
+_TAKEN_OVER = (
     "ends each connection after a moment: does another edgebird use our device and camera name?"
 )
+_WHY_DROPPED = f"{_TAKEN_OVER} Or is a message of ours larger than it takes?"
 
 logger = logging.getLogger(__name__)
 
@@ -320,7 +321,7 @@ class Connection:
             self._ended = f"ends the connection ({reason})"
             if reason == "Session taken over":
                 self._refused = True
-                self._report("refusal", _WHY_DROPPED)
+                self._report("refusal", _TAKEN_OVER)
 
     def _handle_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
         try:

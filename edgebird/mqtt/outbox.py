@@ -171,12 +171,13 @@ class Outbox:
         found = self._on_either(lambda: self._db.execute(query, (up_to, visit)).fetchone())
         return found is not None
 
-    def remove(self, numbers: Sequence[int]) -> None:
-        """Forget alerts that the broker has."""
+    def remove(self, numbers: Sequence[int], *, refused: bool = False) -> None:
+        """Forget alerts that the broker has, or those it does not want: they count as dropped."""
 
         def delete() -> None:
             self._db.execute("PRAGMA synchronous = NORMAL")
             with self._db:
+                rows = self._rows
                 for number in numbers:
                     gone = self._db.execute(
                         "DELETE FROM alerts WHERE number = ? RETURNING length(payload)", (number,)
@@ -184,6 +185,8 @@ class Outbox:
                     if gone is not None:
                         self._rows -= 1
                         self._bytes -= gone[0]
+                if refused:
+                    self._count_dropped(rows - self._rows)
             self._dropping &= self._rows > 0
 
         self._on_either(delete)
@@ -255,11 +258,14 @@ class Outbox:
                     "too many or too old alerts wait in the outbox: the oldest are dropped"
                 )
             self._dropping = True
-            self._db.execute(
-                "INSERT INTO kept VALUES ('dropped', ?) ON CONFLICT (name) "
-                "DO UPDATE SET value = value + excluded.value",
-                (str(dropped),),
-            )
+            self._count_dropped(dropped)
+
+    def _count_dropped(self, count: int) -> None:
+        self._db.execute(
+            "INSERT INTO kept VALUES ('dropped', ?) ON CONFLICT (name) "
+            "DO UPDATE SET value = value + excluded.value",
+            (str(count),),
+        )
 
     def _is_old(self, created_s: float) -> bool:
         return created_s < self._now_s() - self._max_age_s
@@ -282,8 +288,14 @@ class Outbox:
         self._on_either(shift)
 
     def _oldest_s(self) -> float | None:
-        """When the oldest was made; None without one, for which nothing is read."""
-        return self._one("SELECT min(created_s) FROM alerts")[0] if self._rows else None
+        """When the first in line was made, the next that is dropped; None without one."""
+        if not self._rows:
+            return None
+        # Not the minimum over all, which would read the whole file at each tick. The outer query
+        # has a row even when the disk is lost in this moment, and all alerts with it.
+        first = "SELECT created_s FROM alerts ORDER BY number LIMIT 1"
+        oldest_s: float | None = self._one(f"SELECT min(created_s) FROM ({first})")[0]
+        return oldest_s
 
     def _count(self) -> None:
         query = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM alerts"

@@ -31,6 +31,14 @@ _LATE_TICK_S = 0.02
 _DRAIN_S = 1.5
 _HEADER_BYTES = 300  # no topic of ours is longer
 _OFFLINE_S = 0.5
+# Every broker takes a state of this size.
+_SMALL_BYTES = 4096
+# A broker that hung up on a large state is not given one as large for so long. Then it may have
+# been set up anew, or it was the network.
+_GIVEN_UP_S = 6 * 3600.0
+# What a broker refuses for a reason that passes is sent again after so long.
+_REFUSED_S = 60.0
+_PASSING = {"Unspecified error", "Implementation specific error", "Quota exceeded"}
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +48,15 @@ class _State:
     payload: Payload
     qos: int = 1
     once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message under way; ``alert`` is its number in the outbox, None for a state."""
+
+    alert: int | None
+    topic: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,9 @@ class Publisher:
     Alerts are stored in an outbox, sent in order, and removed when the broker has acknowledged
     them. A new connection is a new session in which everything unacknowledged is sent again in
     the old order: an alert may come twice and never too early, an old state never after a newer.
+
+    A state that is larger than the broker takes is left out. MQTT 5 tells the limit; otherwise it
+    is a large state that was under way when the connection ended, twice.
 
     All work is done by one thread of its own, which is also the only one at the outbox.
 
@@ -111,9 +131,9 @@ class Publisher:
         self._wake = Event()
         self._idle = Event()
         self._stopping = False
-        # Our thread's own: number at the connection -> number of the alert, None for a state.
+        # Our thread's own: number at the connection -> what was sent.
         self._session = 0
-        self._under_way: dict[int, int | None] = {}
+        self._under_way: dict[int, _Sent] = {}
         self._sent = 0  # the newest alert sent in this session
         self._late_sent = self._late_end = 0  # of the late ones: the newest sent, the last there is
         self._late_at_s = 0.0
@@ -122,6 +142,9 @@ class Publisher:
         self._tick_s = 0.0
         self._outbox_state = outbox.state()
         self._too_large: set[str] = set()
+        self._suspect = ""  # topic of a large state that was under way when a connection ended
+        self._given_up_bytes = 0  # states as large are left out, 0 for none
+        self._given_up_at_s = 0.0
         self._connection = Connection(
             address,
             client_id=client_id,
@@ -249,6 +272,7 @@ class Publisher:
         stopping = False
         while not stopping:
             late = self._connection.connected and self._late_sent < self._late_end
+            late &= self._late_at_s < time.monotonic() + _TICK_S
             self._wake.wait(_LATE_TICK_S if late else _TICK_S)
             self._wake.clear()
             with self._lock:
@@ -282,6 +306,7 @@ class Publisher:
 
     def _take_signals(self) -> None:
         done: list[int] = []
+        refused: list[int] = []
         while True:
             try:
                 signal = self._signals.get_nowait()
@@ -297,17 +322,37 @@ class Publisher:
                     self._address,
                     signal.refusal,
                 )
-            if (alert := self._under_way.pop(signal.number, None)) is not None:
-                done.append(alert)
+            sent = self._under_way.pop(signal.number, None)
+            if sent is None:
+                continue
+            if sent.alert is None:
+                if sent.topic == self._suspect:
+                    self._suspect = ""
+            elif signal.refusal is None:
+                done.append(sent.alert)
+            elif signal.refusal in _PASSING:
+                self._send_later(sent.alert)
+            else:
+                refused.append(sent.alert)
         if done:
             self._outbox.remove(done)
+        if refused:
+            self._outbox.remove(refused, refused=True)
+
+    def _send_later(self, number: int) -> None:
+        """Make late ones of a refused alert and of those before it that still wait."""
+        self._late_sent, self._late_end = 0, max(self._late_end, number)
+        self._late_at_s = time.monotonic() + _REFUSED_S
+        self._held = deque(alert for alert in self._held if alert.number > self._late_end)
 
     def _begin_session(self, session: int) -> None:
         self._session = session
+        self._suspect_the_largest()
         self._under_way.clear()
         self._held.clear()
         self._refusal_reported = False
         self._sent = self._late_sent = self._late_end = 0
+        self._late_at_s = 0.0
         if self._outbox.waiting > STRAIGHT:
             self._sent = self._late_end = self._outbox.last_number
             logger.warning(
@@ -317,6 +362,19 @@ class Publisher:
             )
         with self._lock:
             self._unsent = dict.fromkeys(self._states)
+
+    def _suspect_the_largest(self) -> None:
+        """Give up a large state that was under way when the connection ended, for the second time.
+
+        Brokers that tell no limit just hang up, and would at each reconnect, before any alert.
+        """
+        states = [sent for sent in self._under_way.values() if sent.alert is None]
+        largest = max(states, key=lambda sent: sent.size, default=None)
+        if largest is None or largest.size <= _SMALL_BYTES:
+            return
+        if largest.topic == self._suspect:
+            self._given_up_bytes, self._given_up_at_s = largest.size, time.monotonic()
+        self._suspect = largest.topic
 
     def _store(self) -> None:
         with self._lock:
@@ -346,7 +404,10 @@ class Publisher:
             if topic is not None:
                 content = self._made(topic, state)
                 if len(content) + _HEADER_BYTES > (limits.maximum_packet_size or 1 << 28):
-                    self._say_too_large(topic, len(content))
+                    self._say_too_large(topic, len(content), "are more than the broker takes")
+                elif self._is_given_up(len(content)):
+                    why = "seem to be more than the broker takes, it hung up on as many twice"
+                    self._say_too_large(topic, len(content), why)
                 else:
                     self._publish(None, topic, content, qos=state.qos, retain=True)
                 continue
@@ -368,7 +429,7 @@ class Publisher:
         )
         # Without a number the session has ended, and the next one begins with what is not done.
         if number is not None and qos:
-            self._under_way[number] = alert
+            self._under_way[number] = _Sent(alert, topic, len(content))
 
     def _made(self, topic: str, state: _State) -> bytes:
         """The payload itself; what had to be made is kept, to be made only once."""
@@ -380,11 +441,14 @@ class Publisher:
                 self._states[topic] = replace(state, payload=content)
         return content
 
-    def _say_too_large(self, topic: str, size: int) -> None:
+    def _is_given_up(self, size: int) -> bool:
+        if time.monotonic() - self._given_up_at_s > _GIVEN_UP_S:
+            self._given_up_bytes = 0
+        return 0 < self._given_up_bytes <= size
+
+    def _say_too_large(self, topic: str, size: int, why: str) -> None:
         if topic not in self._too_large:
-            logger.warning(
-                "%s is not published: %d bytes are more than the broker takes", topic, size
-            )
+            logger.warning("%s is not published: %d bytes %s", topic, size, why)
         self._too_large.add(topic)
 
     def _next_alert(self) -> Alert | None:
