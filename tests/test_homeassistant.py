@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import Mosquitto, eventually
@@ -21,10 +23,14 @@ from hypothesis import strategies as st
 from test_mqtt import visit_changed
 from test_mqtt_delivery import frame_processed, retained
 
+from edgebird.config import Config
 from edgebird.controls import Controls
+from edgebird.errors import UsageError
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.discovery import discovery_payload, with_removals
-from edgebird.mqtt.topics import Topics
+from edgebird.mqtt.forget import ServedHereError, forget_camera
+from edgebird.mqtt.topics import Topics, device_status
+from edgebird.sinks import mqtt as sink_module
 from edgebird.sinks.mqtt import MqttSink
 from edgebird.structures import Frame, Health, SnapshotTaken, TrackState, VisitChanged
 
@@ -94,6 +100,17 @@ def test_what_is_no_longer_there_is_removed() -> None:
     assert merged["bird"] == PAYLOAD["components"]["bird"]
 
 
+def test_a_message_that_is_nested_without_end_is_none() -> None:
+    assert with_removals(PAYLOAD, b'{"components": ' + b'{"a": ' * 200_000) == PAYLOAD
+
+
+@pytest.mark.parametrize("threshold", [1e-6, 0.99, 0.9999])
+def test_each_threshold_that_can_be_set_can_be_shown(threshold: float) -> None:
+    config = msgspec.convert({"detector": {"threshold": threshold}}, Config)
+    number = PAYLOAD["components"]["threshold"]
+    assert number["min"] <= float(f"{config.detector.threshold:.3g}") <= number["max"]
+
+
 @given(st.none() | st.binary() | st.from_regex(r'\{"components": ?.*\}').map(str.encode))
 def test_any_earlier_message_is_survived(before: bytes | None) -> None:
     assert with_removals(PAYLOAD, before)["components"].keys() >= PAYLOAD["components"].keys()
@@ -107,7 +124,9 @@ def test_the_dashboard_and_the_blueprint_name_only_what_there_is() -> None:
     used = {word for word in used if "edgebird_garden" in word}
     assert used
     assert used <= names
-    assert yaml.safe_load(dashboard)["cards"]
+    # the raw configuration editor takes a dashboard, which is a list of views
+    (view,) = yaml.safe_load(dashboard)["views"]
+    assert view["cards"]
 
 
 def _payload(device: str, camera: str) -> dict[str, Any]:
@@ -278,6 +297,69 @@ def test_a_former_name_that_is_online_elsewhere_is_left_alone(
         eventually(settled)
     assert retained(mosquitto.address, "elsewhere")["old/count"] == "0"
     assert "the topics edgebird/elsewhere/old stay" in caplog.text
+
+
+def test_what_comes_to_an_end_neither_tells_nor_takes_back(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_RETAINED_S", 0.1)
+
+    def sink(camera: str) -> MqttSink:
+        return MqttSink(
+            mosquitto.address, device="ends", camera=camera, model_sha256="x", discovery=None
+        )
+
+    told = Topics("ends", "before").discovery("homeassistant")
+    publish(mosquitto.address, told, b"{}")
+    with closing(sink("before")), closing(sink("video")):
+        counts = {"before/count", "video/count"}
+        eventually(lambda: counts <= retained(mosquitto.address, "ends").keys())
+        time.sleep(0.7)
+    assert hub_topics(mosquitto.address, "ends") == {told: b"{}"}
+
+
+# --- forgetting a camera --------------------------------------------------------------------------
+
+
+def test_a_camera_that_went_down_with_its_broker_can_be_forgotten(
+    mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    topics = Topics("stale", "c")
+    for topic in (topics.status, device_status("stale")):
+        publish(mosquitto.address, topic, b"online")
+    publish(mosquitto.address, topics.count, b"1")
+    cleared = forget_camera(mosquitto.address, topics, "homeassistant", silent_s=0.3)
+    assert cleared == [topics.count, topics.status, device_status("stale")]
+    assert retained(mosquitto.address, "stale") == {}
+    assert "keeps edgebird/stale/c as online: waiting up to 0.3 s" in caplog.text
+
+
+def test_a_camera_that_is_heard_of_is_not_forgotten(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_STATUS_EVERY_S", 0.2)
+    # as if from another machine, where no name is claimed
+    elsewhere = replace(mosquitto.address, host="localhost")
+    sink = MqttSink(mosquitto.address, device="heard", camera="c", model_sha256="x")
+    with closing(sink):
+        sink.emit(frame_processed([]))
+        eventually(lambda: retained(mosquitto.address, "heard").get("c/status") == "online")
+        with pytest.raises(UsageError, match="is online: stop its edgebird first"):
+            forget_camera(elsewhere, Topics("heard", "c"), "homeassistant")
+        with pytest.raises(ServedHereError, match="online on this machine"):
+            forget_camera(mosquitto.address, Topics("heard", "c"), "homeassistant")
+        assert "c/count" in retained(mosquitto.address, "heard")
+
+
+def test_the_status_of_a_device_goes_with_its_last_camera(mosquitto: Mosquitto) -> None:
+    one, two = Topics("last", "one"), Topics("last", "two")
+    for topic in (one.status, two.status, device_status("last")):
+        publish(mosquitto.address, topic, b"offline")
+    assert forget_camera(mosquitto.address, one, "homeassistant") == [one.status]
+    assert retained(mosquitto.address, "last").keys() == {"two/status", "status"}
+    both = [device_status("last"), two.status]
+    assert forget_camera(mosquitto.address, two, "homeassistant") == both
 
 
 # --- a real Home Assistant ------------------------------------------------------------------------

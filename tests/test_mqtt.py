@@ -285,6 +285,11 @@ def test_what_is_no_alert_is_refused(key: str, value: object) -> None:
         decode(json.dumps(wrong).encode())
 
 
+def test_what_is_nested_without_end_is_no_alert() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        decode(b'{"later": ' + b"[" * 200_000)
+
+
 @given(st.binary())
 def test_any_bytes_are_an_alert_or_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):

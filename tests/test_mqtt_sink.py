@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +23,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from test_mqtt import MODEL_SHA256, START_UTC_S, visit_changed
 from test_mqtt_delivery import Subscriber, frame_processed, retained, subscriber
 
+from edgebird import controls as controls_module
 from edgebird.controls import Controls
+from edgebird.mqtt import device as device_module
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.payloads import SCHEMAS, parse_command, schemas
 from edgebird.mqtt.picture import jpeg_for_mqtt
@@ -382,7 +385,7 @@ def test_a_wrong_command_changes_nothing_and_is_logged_once(
         publisher(mosquitto.address, "wrong") as command,
     ):
         eventually(lambda: latest(client, "threshold"))
-        for payload in ("", "off", "0.99", "nan", b"\xff\x00", b"x" * 100_000, "0.5\n"):
+        for payload in ("", "off", "1.01", "nan", b"\xff\x00", b"x" * 100_000, "0.5\n"):
             for name in ("enabled", "threshold", "snapshot", "reboot", ""):
                 command(name, payload)
         command("threshold", "0.6")
@@ -476,6 +479,114 @@ def test_when_the_hub_comes_all_states_are_told_again_but_not_without_end(
     client.loop_stop()
 
 
+def test_the_hub_is_heard_at_its_usual_topic_whatever_the_prefix_of_discovery(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_REPUBLISH_S", 0.0)
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.connect(mosquitto.address.host, mosquitto.address.port)
+    client.loop_start()
+    sink = MqttSink(
+        mosquitto.address, device="usual", camera="c", model_sha256="x", discovery_prefix="hub"
+    )
+    with subscriber(mosquitto.address, "usual") as reader, closing(sink):
+        eventually(lambda: "edgebird.usual.c 1 homeassistant/status" in mosquitto.log())
+        for topic in ("homeassistant/status", "hub/status"):
+            told = len(reader.values("count"))
+            client.publish(topic, b"online", qos=1)
+            eventually(lambda told=told: len(reader.values("count")) > told)  # type: ignore[misc]
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_a_status_that_others_wrote_is_put_right(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_STATUS_EVERY_S", 0.3)
+    monkeypatch.setattr(device_module, "_SAY_AGAIN_S", 0.3)
+    statuses = ("feeder-0/status", "late-will/status")
+    with (
+        subscriber(mosquitto.address, "late-will") as client,
+        closing(new_sink(mosquitto.address, "late-will")) as sink,
+    ):
+        sink.emit(frame_processed([]))
+        eventually(lambda: all(client.values(name)[-1:] == ["online"] for name in statuses))
+        for name in ("feeder-0/status", "status"):
+            topic = f"edgebird/late-will/{name}"
+            client.client.publish(topic, b"offline", qos=1, retain=True).wait_for_publish(20)
+        eventually(lambda: all("offline" in client.values(name)[1:] for name in statuses))
+        eventually(lambda: all(client.values(name)[-1:] == ["online"] for name in statuses))
+
+
+def test_the_status_is_not_put_right_any_more_at_the_end(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "_STATUS_EVERY_S", 0.0)
+    sink = new_sink(mosquitto.address, "last-word")
+    close = sink._publisher.close
+
+    def close_slowly() -> None:
+        monkeypatch.setattr(sink._publisher, "set_state", lambda *_: pytest.fail("after the end"))
+        sink._tick()  # of a publisher in the middle of its work
+        close()
+
+    with closing(sink):
+        sink.emit(frame_processed([]))
+        eventually(
+            lambda: retained(mosquitto.address, "last-word").get("feeder-0/status") == "online"
+        )
+        monkeypatch.setattr(sink._publisher, "close", close_slowly)
+    assert retained(mosquitto.address, "last-word")["feeder-0/status"] == "offline"
+
+
+def test_commands_without_end_are_not_written_without_end(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controls = Controls(0.5)
+    path = tmp_path / "outbox" / "flood.feeder-0.sqlite"
+
+    def kept() -> dict[str, str]:
+        with closing(sqlite3.connect(path)) as db:
+            return dict(db.execute("SELECT name, value FROM kept"))
+
+    with (
+        closing(new_sink(mosquitto.address, "flood", controls, tmp_path)),
+        subscriber(mosquitto.address, "flood") as client,
+        publisher(mosquitto.address, "flood") as command,
+    ):
+        eventually(lambda: latest(client, "threshold"))
+        command("threshold", "0.3")
+        eventually(lambda: "0.3" in kept().get("threshold", ""))
+        for number in range(50):
+            command("threshold", f"0.{40 + number}")
+        eventually(lambda: controls.threshold == 0.89)
+        time.sleep(0.8)  # longer than it took the first
+        assert "0.3" in kept()["threshold"]
+        monkeypatch.setattr(sink_module, "_KEEP_EVERY_S", 0.0)  # the time is over
+        eventually(lambda: "0.89" in kept()["threshold"])
+        monkeypatch.setattr(sink_module, "_KEEP_EVERY_S", 10.0)
+        command("enabled", "OFF")
+        eventually(lambda: not controls.enabled)
+    assert kept()["enabled"] == "false"  # at the end in any case
+
+
+def test_pictures_that_are_asked_for_without_end_are_some_time_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(controls_module, "_SNAPSHOT_PAUSE_S", 0.2)
+    controls = Controls(0.5)
+    taken_s = []
+    give_up_s = time.monotonic() + 0.7
+    while (now_s := time.monotonic()) < give_up_s:
+        controls.ask_for_snapshot()
+        if controls.take_snapshot():
+            taken_s.append(now_s)
+    assert 2 <= len(taken_s) <= 4
+    eventually(controls.take_snapshot)  # the last request is not forgotten
+    time.sleep(0.3)
+    assert not controls.take_snapshot()  # once for each request
+
+
 @given(
     st.sampled_from(["enabled", "threshold", "snapshot"]) | st.text(),
     st.binary() | st.text().map(str.encode),
@@ -487,13 +598,20 @@ def test_any_bytes_are_a_command_or_a_value_error(name: str, payload: bytes) -> 
         return
     allowed = {
         "enabled": value in (True, False),
-        "threshold": isinstance(value, float) and 0.05 <= value <= 0.95,
+        "threshold": isinstance(value, float) and 0.01 <= value <= 0.99,
         "snapshot": value is None,
     }
     assert allowed[name]
 
 
-@given(st.floats(0.05, 0.95))
+@given(st.floats(0.01, 0.99))
 def test_every_threshold_in_range_can_be_asked_for(threshold: float) -> None:
     text = f"{threshold:.4f}"
     assert parse_command("threshold", text.encode()) == float(text)
+
+
+@pytest.mark.parametrize("step", range(101))
+def test_each_place_of_a_slider_can_be_asked_for(step: int) -> None:
+    text = str(step * 0.01)  # as long as 0.7000000000000001
+    expected = min(max(step / 100, 0.01), 0.99)  # of 0 and 1 the nearest of use
+    assert parse_command("threshold", text.encode()) == expected

@@ -90,12 +90,13 @@ def test_alerts_arrive_and_what_is_none_is_one_line(
         client.publish("edgebird/garden/camera0/visit", encode(START), qos=1)
         client.publish("edgebird/garden/camera0/visit", b"\xff{", qos=1)
         client.publish("edgebird/garden/camera0/visit", b'{"event_type": "\\n\\u001b[2J"}', qos=1)
+        client.publish("edgebird/garden/camera0/visit", b'{"zz": ' + b"[" * 200_000, qos=1)
         client.publish("edgebird/garden/camera0/count", b"1", qos=1)
         client.publish("edgebird/other/camera0/visit", encode(END), qos=1)
         eventually(lambda: len(alerts) == 2)
     assert alerts == [START, END]
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert all("edgebird/garden/camera0/visit" in line and line.isprintable() for line in lines)
 
 

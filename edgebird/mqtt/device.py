@@ -16,6 +16,7 @@ from edgebird.mqtt.topics import PREFIX, Topics, device_status, slug
 _TRY_S = 2.0
 _STOP_S = 0.5
 _CLAIM_AGAIN_S = 0.1
+_SAY_AGAIN_S = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,9 @@ class DeviceStatus:
             quiet=True,
         )
         connection.start()
-        self._stopping.wait()
+        # Again and again: others may have written there, such as a bridge with a late will of ours.
+        while not self._stopping.wait(_SAY_AGAIN_S):
+            self._say(connection, "online")
         # The farewell follows on the same way, so this arrives first.
         self._say(connection, "offline")
         connection.stop(_STOP_S)

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from edgebird.mqtt.payloads import HIGHEST_THRESHOLD, LOWEST_THRESHOLD
 from edgebird.mqtt.topics import Topics
 
 Payload = dict[str, Any]
@@ -101,8 +100,9 @@ def discovery_payload(topics: Topics, *, version: str) -> Payload:
             "name": "Threshold",
             "icon": "mdi:tune",
             "entity_category": "config",
-            "min": LOWEST_THRESHOLD,
-            "max": HIGHEST_THRESHOLD,
+            # all that settings may hold: Home Assistant shows no value outside
+            "min": 0,
+            "max": 1,
             "step": 0.01,
             "mode": "slider",
             "state_topic": topics.value("threshold"),
@@ -160,7 +160,7 @@ def with_removals(payload: Payload, before: bytes | None) -> Payload:
     """
     try:
         earlier = msgspec.json.decode(before or b"", type=_Earlier)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return payload
     gone = {
         name: {"platform": component["platform"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
@@ -9,40 +10,77 @@ from queue import Empty, SimpleQueue
 from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.connection import Connection, Message
-from edgebird.mqtt.topics import Topics
+from edgebird.mqtt.device import camera_at, claim
+from edgebird.mqtt.topics import Topics, camera_statuses, device_status
 
 # What is retained comes at once; when nothing more does, that was all.
 _QUIET_S = 1.0
+# A camera that is online tells its status each 30 s.
+_SILENT_S = 40.0
 
 # A message, an error, or None for what the broker grants or acknowledges.
 _Answers = SimpleQueue[Message | BrokerError | None]
+
+logger = logging.getLogger(__name__)
 
 
 class NotAllowedError(BrokerError):
     """The broker does not let us read or clear the topics of a camera."""
 
 
+class ServedHereError(UsageError):
+    """A process of this machine serves the camera."""
+
+
 def forget_camera(
-    address: BrokerAddress, topics: Topics, discovery_prefix: str, *, answer_s: float = 10.0
+    address: BrokerAddress,
+    topics: Topics,
+    discovery_prefix: str,
+    *,
+    answer_s: float = 10.0,
+    silent_s: float | None = _SILENT_S,
 ) -> list[str]:
     """Clear what the broker retains of a camera, and with it Home Assistant's device.
+
+    A status that is kept as online may be of a camera that went together with the broker, which
+    then did not publish its last will. So the camera is listened for.
 
     Args:
         address: the broker.
         topics: of the camera.
         discovery_prefix: of Home Assistant's topics.
         answer_s: how long to wait for each answer.
+        silent_s: a camera that is kept as online is gone when nothing comes of it for so long; None
+            has it as online.
 
     Returns:
-        The topics that were cleared.
+        The topics that were cleared; with the last camera of a device, also the device's status.
 
     Raises:
-        UsageError: the camera is in use.
+        ServedHereError: a process of this machine serves the camera.
+        UsageError: the camera is online.
         NotAllowedError: the broker does not let us read or clear all of its topics.
         BrokerError: the broker cannot be reached, refuses us or does not answer.
     """
+    # Held meanwhile, so that nobody begins to publish there what is then cleared.
+    holder = claim(camera_at(address, topics))
+    if holder is None:
+        raise ServedHereError(f"{_name(topics)} is online on this machine: stop its edgebird first")
+    with holder:
+        return _forget(address, topics, discovery_prefix, answer_s, silent_s)
+
+
+def _forget(
+    address: BrokerAddress,
+    topics: Topics,
+    discovery_prefix: str,
+    answer_s: float,
+    silent_s: float | None,
+) -> list[str]:
     answers: _Answers = SimpleQueue()
     discovery = topics.discovery(discovery_prefix)
+    device = device_status(topics.device)
+    statuses = (device, camera_statuses(topics.device))
 
     def handle_subscribed(grants: Sequence[str | None]) -> None:
         refused = f"the MQTT broker at {address} does not let us read {topics.base}/# and "
@@ -55,7 +93,7 @@ def forget_camera(
     connection = Connection(
         address,
         client_id="",
-        on_connected=lambda: connection.subscribe(f"{topics.base}/#", discovery),
+        on_connected=lambda: connection.subscribe(f"{topics.base}/#", discovery, *statuses),
         on_message=answers.put,
         on_acknowledged=handle_acknowledged,
         on_problem=lambda problem: answers.put(BrokerError(problem)),
@@ -65,19 +103,22 @@ def forget_camera(
     connection.start()
     try:
         retained = _retained(answers, address, answer_s)
-        if retained.get(topics.status) == b"online":
-            raise UsageError(
-                f"camera {topics.camera!r} of device {topics.device!r} is online: stop its "
-                "edgebird first"
-            )
-        for topic in retained:
+        status = retained.get(topics.status)
+        if status == b"online" and _is_heard(answers, topics, silent_s):
+            raise UsageError(f"{_name(topics)} is online: stop its edgebird first")
+        gone = {name for name in retained if name.startswith(f"{topics.base}/")} | {discovery}
+        others = retained.keys() - gone - {device}
+        if not others and retained.get(device) in (b"offline", status):
+            gone.add(device)
+        gone &= retained.keys()
+        for topic in gone:
             connection.publish(topic, b"", qos=1, retain=True)
-        left = _not_cleared(answers, address, set(retained), answer_s)
+        left = _not_cleared(answers, address, gone, answer_s)
         if left:
             raise NotAllowedError(
                 f"the MQTT broker at {address} does not let us clear {', '.join(sorted(left))}"
             )
-        return sorted(retained)
+        return sorted(gone)
     finally:
         connection.stop(1.0)
 
@@ -102,6 +143,30 @@ def _retained(answers: _Answers, address: BrokerAddress, answer_s: float) -> dic
         granted = granted or item is None
         if granted:
             give_up_s = time.monotonic() + _QUIET_S
+
+
+def _is_heard(answers: _Answers, topics: Topics, silent_s: float | None) -> bool:
+    """Whether a camera that is kept as online is there."""
+    if silent_s is None:
+        return True
+    logger.info(
+        "the broker keeps %s as online: waiting up to %g s for a message of it",
+        topics.base,
+        silent_s,
+    )
+    give_up_s = time.monotonic() + silent_s
+    while True:
+        try:
+            item = _next(answers, give_up_s)
+        except Empty:
+            return False
+        if item is None or item.retain or not item.payload:
+            continue
+        if (item.topic, item.payload) == (topics.status, b"offline"):
+            return False
+        own = item.topic.startswith(f"{topics.base}/")
+        if own and not item.topic.startswith(topics.command("")):
+            return True
 
 
 def _not_cleared(
@@ -134,6 +199,10 @@ def _next(answers: _Answers, give_up_s: float) -> Message | None:
     if isinstance(item, BrokerError):
         raise item
     return item
+
+
+def _name(topics: Topics) -> str:
+    return f"camera {topics.camera!r} of device {topics.device!r}"
 
 
 def _no_answer(address: BrokerAddress) -> BrokerError:

@@ -8,8 +8,7 @@ from threading import Event, Thread
 
 from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress
-from edgebird.mqtt.device import camera_at, claim
-from edgebird.mqtt.forget import NotAllowedError, forget_camera
+from edgebird.mqtt.forget import NotAllowedError, ServedHereError, forget_camera
 from edgebird.mqtt.topics import Topics
 
 _STOP_S = 0.5
@@ -72,19 +71,20 @@ class FormerName:
 
     def _clear(self) -> bool:
         """Whether that is settled, one way or the other."""
-        # Held meanwhile, so that nobody begins to publish there what is then cleared.
-        holder = claim(camera_at(self._address, self._topics))
-        if holder is None:
+        try:
+            # No wait for a sign of life: a camera that gets the name now would have to wait, too.
+            forget_camera(
+                self._address,
+                self._topics,
+                self._discovery_prefix,
+                answer_s=_ANSWER_S,
+                silent_s=None,
+            )
+        except ServedHereError:
             logger.info("the topics %s are another camera's now, and stay", self._topics.base)
-            return True
-        with holder:
-            try:
-                forget_camera(
-                    self._address, self._topics, self._discovery_prefix, answer_s=_ANSWER_S
-                )
-            except (UsageError, NotAllowedError) as error:
-                logger.warning("the topics %s stay: %s", self._topics.base, error)
-            except BrokerError as error:  # gone again, which the camera's own connection tells
-                logger.debug("%s", error)
-                return False
+        except (UsageError, NotAllowedError) as error:
+            logger.warning("the topics %s stay: %s", self._topics.base, error)
+        except BrokerError as error:  # gone again, which the camera's own connection tells
+            logger.debug("%s", error)
+            return False
         return True

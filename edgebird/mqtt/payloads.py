@@ -34,8 +34,10 @@ from msgspec import Meta
 from edgebird.structures import Box, FrameProcessed, Health, VisitChanged
 
 SCHEMAS = Path(__file__).parent / "schemas"
-LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.05, 0.95
-_LONGEST_COMMAND = 16
+# Nearer to 0 or 1 all or nothing would be a bird.
+LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.01, 0.99
+# A float may be written with 17 digits and more: 0.7000000000000001.
+_LONGEST_COMMAND = 32
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]+$(?!\n)")]
 Size = Annotated[int, Meta(gt=0)]
@@ -226,6 +228,8 @@ def health_payload(
 def parse_command(name: str, payload: bytes) -> bool | float | None:
     """Read what somebody asks for: ``enabled``, ``threshold`` or ``snapshot`` (which has no value).
 
+    A threshold is rounded to four places, and is one between 0.01 and 0.99 for any from 0 to 1.
+
     Raises:
         ValueError: there is no such command, or the value is not one it takes.
     """
@@ -233,9 +237,9 @@ def parse_command(name: str, payload: bytes) -> bool | float | None:
     if name == "enabled" and text in ("ON", "OFF"):
         return text == "ON"
     if name == "threshold" and re.fullmatch(r"[01]?\.?[0-9]+", text):
-        threshold = float(text)
-        if LOWEST_THRESHOLD <= threshold <= HIGHEST_THRESHOLD:
-            return threshold
+        threshold = round(float(text), 4)
+        if threshold <= 1:
+            return min(max(threshold, LOWEST_THRESHOLD), HIGHEST_THRESHOLD)
     if name == "snapshot" and text == "PRESS":
         return None
     raise ValueError(f"not a value for {name!r}")
@@ -267,6 +271,8 @@ def decode(data: bytes | bytearray) -> VisitPayload:
         return msgspec.json.decode(data, type=VisitPayload)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def schemas() -> dict[str, dict[str, Any]]:

@@ -46,6 +46,11 @@ def device_status(device: str) -> str:
     return f"{PREFIX}/{slug(device)}/status"
 
 
+def camera_statuses(device: str) -> str:
+    """The subscription to the statuses of all cameras of a device."""
+    return f"{PREFIX}/{slug(device)}/+/status"
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
     """The topics of one camera of one device. Both names are made safe with ``slug``.

@@ -55,6 +55,11 @@ _SILENT_DARK_S = 60.0
 # What is retained on a topic comes right after the subscription is granted.
 _RETAINED_S = 1.0
 _REPUBLISH_S = 10.0
+_STATUS_EVERY_S = 30.0
+# However often something is asked for, the disk is not worn by it.
+_KEEP_EVERY_S = 10.0
+# Where Home Assistant says that it has started, whatever its prefix, unless it is told otherwise.
+_HUB_STATUS = "homeassistant/status"
 _COMPLAIN_S = 60.0
 # When a visit has ended and for so long no frame came, none will tell that the bird is gone.
 _NO_FRAME_S = 1.0
@@ -83,7 +88,8 @@ class MqttSink:
         controls: what commands change; without them none is obeyed.
         state: folder that is kept over restarts; None keeps alerts in memory only.
         source: of the frames; tells a camera that got another name.
-        discovery: whether Home Assistant is told of this camera.
+        discovery: whether Home Assistant is told of this camera; False takes back what it was
+            told, None leaves it.
         discovery_prefix: of its topics.
         detections_per_s: most messages about single frames.
         retry: when to try to connect again.
@@ -102,7 +108,7 @@ class MqttSink:
         controls: Controls | None = None,
         state: Path | None = None,
         source: str = "",
-        discovery: bool = True,
+        discovery: bool | None = True,
         discovery_prefix: str = "homeassistant",
         detections_per_s: float = 2.0,
         retry: Retry = Retry(),  # noqa: B008  (immutable)
@@ -117,12 +123,16 @@ class MqttSink:
         self._discovery = discovery_payload(topics, version=edgebird.__version__)
         self._discovery_wanted = discovery
         self._discovery_topic = topics.discovery(discovery_prefix)
-        self._hub_status = f"{discovery_prefix}/status"
+        self._hub_status = {_HUB_STATUS, f"{discovery_prefix}/status"}
         self._commands = {topics.command(name): name for name in COMMANDS}
         self.limit_detections(detections_per_s)
         self._birds = -1  # not yet told
-        self._birds_lock = Lock()
-        self._online = self._faulty = False
+        # What two threads change is published in the order of its changes.
+        self._states_lock = Lock()
+        self._online = self._faulty = self._closing = False
+        self._status_s = time.monotonic()
+        self._unkept: dict[str, str] = {}
+        self._kept_s = -1e9
         self._last_frame_s = self._detections_s = self._complained_s = -1e9
         self._visit_over_s = math.inf
         self._silent_s = _SILENT_S
@@ -138,7 +148,7 @@ class MqttSink:
         kept = outbox.kept()
         self._visits = _DayCount.read(kept.get("visits_today"))
         self._restore(kept)
-        subscriptions = [topics.command("+"), self._discovery_topic, self._hub_status]
+        subscriptions = [topics.command("+"), self._discovery_topic, *self._hub_status]
         try:
             self._publisher = Publisher(
                 address,
@@ -201,6 +211,9 @@ class MqttSink:
         Takes at most about three seconds; logs how many alerts could not be delivered, if any.
         """
         self._show_birds(0)
+        self._keep_commands()
+        with self._states_lock:
+            self._closing = True
         self._publisher.close()
         if self._former is not None:
             self._former.close()
@@ -217,14 +230,13 @@ class MqttSink:
         """Another threshold was set in the configuration: it goes before what MQTT asked for."""
         if self._controls is not None:
             self._configured_threshold = self._controls.threshold = threshold
-            self._publisher.keep("threshold", "{}")
+            self._keep_soon("threshold", "{}")
             self._publish_controls()
 
     # --- what the loop tells
 
     def _show_birds(self, birds: int) -> None:
-        # called on two threads, and both values have to tell the same
-        with self._birds_lock:
+        with self._states_lock:  # both values have to tell the same
             if birds != self._birds:
                 self._birds = birds
                 self._publisher.set_state(self._topics.bird, "ON" if birds else "OFF")
@@ -283,8 +295,17 @@ class MqttSink:
     def _note_frame(self, age_s: float) -> None:
         self._last_frame_s = max(self._last_frame_s, time.monotonic() - age_s)
         if not self._online and not self._faulty and age_s < _SILENT_S:
-            self._online = True
-            self._publisher.set_state(self._topics.status, "online")
+            self._show_status(online=True)
+
+    def _show_status(self, *, online: bool | None = None) -> None:
+        """Publish the status, None for the same again."""
+        with self._states_lock:
+            if self._closing:  # the last word is the publisher's
+                return
+            self._status_s = time.monotonic()
+            self._online = self._online if online is None else online
+            status = "online" if self._online else "offline"
+            self._publisher.set_state(self._topics.status, status)
 
     # --- on the publisher's thread
 
@@ -293,12 +314,16 @@ class MqttSink:
         silent = now_s - self._last_frame_s > self._silent_s
         lost = self._online and (silent or self._faulty)
         if lost:
-            self._online = False
-            self._publisher.set_state(self._topics.status, "offline")
+            self._show_status(online=False)
+        elif now_s - self._status_s >= _STATUS_EVERY_S:
+            # others may have written there, such as a bridge with a late will of ours
+            self._show_status()
         if lost or now_s - self._visit_over_s > _NO_FRAME_S:
             self._show_birds(0)
         if self._visits.turn():
             self._publish_visits_today()
+        if now_s - self._kept_s >= _KEEP_EVERY_S:
+            self._keep_commands()
         if self._discover_s is not None and now_s >= self._discover_s:
             self._discover_s = None
             self._discover()
@@ -313,7 +338,7 @@ class MqttSink:
     def _discover(self) -> None:
         """Tell Home Assistant what has changed since somebody told it last."""
         if not self._discovery_wanted:
-            if self._found:
+            if self._found and self._discovery_wanted is not None:
                 self._publisher.set_state(self._discovery_topic, b"", once=True)
             return
         payload = with_removals(self._discovery, self._found)
@@ -339,7 +364,7 @@ class MqttSink:
         if message.topic == self._discovery_topic:
             if message.retain:
                 self._found = message.payload
-        elif message.topic == self._hub_status:
+        elif message.topic in self._hub_status:
             # A hub that starts has forgotten our states. It is not let down when it starts often.
             if message.payload == b"online" and not message.retain and self._republish_s is None:
                 self._republish_s = max(time.monotonic(), self._republished_s + _REPUBLISH_S)
@@ -377,15 +402,26 @@ class MqttSink:
     def _set_enabled(self, controls: Controls, enabled: bool) -> None:
         if enabled != controls.enabled:
             controls.enabled = enabled
-            self._publisher.keep("enabled", json.dumps(enabled))
+            self._keep_soon("enabled", json.dumps(enabled))
         self._publish_controls()
 
     def _set_threshold(self, controls: Controls, threshold: float) -> None:
         if threshold != controls.threshold:
             controls.threshold = threshold
             overrule = json.dumps({"threshold": threshold, "over": self._configured_threshold})
-            self._publisher.keep("threshold", overrule)
+            self._keep_soon("threshold", overrule)
         self._publish_controls()
+
+    def _keep_soon(self, name: str, value: str) -> None:
+        with self._states_lock:
+            self._unkept[name] = value
+
+    def _keep_commands(self) -> None:
+        with self._states_lock:
+            if self._unkept:
+                self._kept_s = time.monotonic()
+            while self._unkept:
+                self._publisher.keep(*self._unkept.popitem())
 
     def _publish_controls(self) -> None:
         if self._controls is not None:
