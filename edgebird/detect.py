@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgebird.annotate import make_folder
-from edgebird.camera import Camera, is_live, is_pictures, is_stream, open_camera
+from edgebird.camera import Camera, is_live, is_stream, open_camera
 from edgebird.camera.files import PictureSequence, list_pictures
 from edgebird.camera.live import LiveCamera
+from edgebird.camera.opencv import host_of
 from edgebird.camera.settings import CameraSettings
 from edgebird.config import CameraSection, Config, state_folder
 from edgebird.controls import Controls
@@ -49,7 +50,7 @@ from edgebird.zones import Zones, ZoneSettings
 
 T = TypeVar("T")
 
-# Between two frames of a slow board.
+# Until after the next look of a slow board; where looks are even more seldom, see `Pace`.
 _LEAST_GAP_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -247,21 +248,12 @@ def _settings(kind: type[T], section: msgspec.Struct | dict[str, Any]) -> T:
 
 def _tracker_settings(config: Config) -> TrackerSettings:
     settings = _settings(TrackerSettings, config.tracker)
-    return replace(settings, max_gap_s=max(settings.max_gap_s, _least_gap_s(config)))
+    return replace(settings, max_gap_s=max(settings.max_gap_s, _LEAST_GAP_S))
 
 
 def _visit_settings(config: Config) -> VisitSettings:
     settings = _settings(VisitSettings, config.visits)
-    return replace(settings, quiet_s=max(settings.quiet_s, _least_gap_s(config)))
-
-
-def _least_gap_s(config: Config) -> float:
-    """For how long a bird may be out of sight at least: until after the next frame."""
-    source, fps = str(config.camera.source), config.camera.fps
-    # the others keep their own rate
-    if fps is None or not (is_live(source) or is_pictures(source)):
-        return _LEAST_GAP_S
-    return max(_LEAST_GAP_S, 1.5 / fps)
+    return replace(settings, quiet_s=max(settings.quiet_s, _LEAST_GAP_S))
 
 
 def _frame_size(camera: CameraSection) -> tuple[int, int] | None:
@@ -287,10 +279,9 @@ def camera_name(source: str) -> str:
     """A camera's name where none is given: it stands in topics, so never a password in it."""
     if source.isdecimal():
         return f"camera{source}"
-    scheme, separator, rest = source.partition("://")
+    scheme, separator, _ = source.partition("://")
     if separator:
-        host = rest.partition("/")[0].rpartition("@")[2]
-        return host.partition(":")[0] or scheme
+        return host_of(source) or scheme
     if source.startswith("demo:"):
         return "demo"
     return Path(source).stem
@@ -336,7 +327,7 @@ def _store_sinks(
 def _mqtt_sink(
     config: Config, broker: BrokerAddress, camera: str, model: Model, controls: Controls
 ) -> MqttSink:
-    settings = config.mqtt
+    settings, source = config.mqtt, str(config.camera.source)
     return MqttSink(
         broker,
         device=settings.device or default_device(),
@@ -344,8 +335,9 @@ def _mqtt_sink(
         model_sha256=model.card.sha256,
         controls=controls,
         state=state_folder(settings.state),
-        source=str(config.camera.source),
-        discovery=settings.discovery,
+        source=source,
+        # what comes to an end would stay in Home Assistant as a camera with a fault
+        discovery=settings.discovery if is_live(source) or source.startswith("demo:") else None,
         discovery_prefix=settings.discovery_prefix,
         detections_per_s=settings.detections_per_s,
     )

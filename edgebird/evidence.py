@@ -42,6 +42,7 @@ _TRUST = 10
 MOVING_SHARE = 0.08
 _SAME_PLACE_IOU = 0.5
 _MAX_PLACES = 64
+# Counts only while it is looked: what stands there still does so after a night.
 _FORGET_AFTER_S = 3600.0
 # Between two looks at a place, a few rounds of the patrol: longer pauses are no sight of it.
 _LONGEST_STEP_S = 30.0
@@ -51,12 +52,14 @@ _LONGEST_STEP_S = 30.0
 class _Place:
     """Where something is detected.
 
-    ``still_s`` is for how long since it last moved, ``moved`` whether it ever did, and ``perch``
-    whether it once kept still for so long that it is no bird.
+    ``unseen_s`` is for how long it was looked for and not found, ``still_s`` for how long since it
+    last moved, ``moved`` whether it ever did, and ``perch`` whether it once kept still for so long
+    that it is no bird.
     """
 
     xyxy: Box
     last_seen_s: float
+    unseen_s: float = 0.0
     still_s: float = 0.0
     moved: bool = False
     perch: bool = False
@@ -72,6 +75,7 @@ class Evidence:
     def __init__(self, settings: EvidenceSettings) -> None:
         self.settings = settings
         self._places: list[_Place] = []
+        self._last_s: float | None = None
 
     def floor(self, threshold: float) -> float:
         """The lowest score that motion may lift to the threshold, 0 to 1."""
@@ -80,6 +84,8 @@ class Evidence:
     def weigh(self, detections: Detections, motion: Motion, now_s: float) -> Detections:
         """The same detections with their scores changed, best first.
 
+        Only for frames that were looked at: others say nothing of what is there.
+
         Args:
             detections: of one frame, as the detector found them.
             motion: of the same frame.
@@ -87,7 +93,7 @@ class Evidence:
         """
         if motion.light_changed:
             return self._weigh_in_other_light(detections)
-        self._places = [p for p in self._places if now_s - p.last_seen_s < _FORGET_AFTER_S]
+        self._forget(now_s)
         scores = []
         for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
             xyxy = (box[0], box[1], box[2], box[3])
@@ -96,10 +102,21 @@ class Evidence:
             # a bird may be there now, in front of the knot: some time for it, but no trust
             place.still_s = 0.0 if moves else place.still_s + self._step_s(place, now_s)
             place.moved |= moves
-            place.xyxy, place.last_seen_s = xyxy, now_s
+            place.xyxy, place.last_seen_s, place.unseen_s = xyxy, now_s, 0.0
             bonus = self.settings.motion_bonus if moves else 0.0
             scores.append(probability(log_odds(score) + bonus - self._penalty(place)))
         return detections.rescored(np.array(scores, np.float32))
+
+    def reset(self) -> None:
+        """Forget all places: the frame has another size, so they are elsewhere in it."""
+        self._places = []
+
+    def _forget(self, now_s: float) -> None:
+        step_s = 0.0 if self._last_s is None else min(now_s - self._last_s, _LONGEST_STEP_S)
+        self._last_s = now_s
+        for place in self._places:
+            place.unseen_s += step_s
+        self._places = [p for p in self._places if p.unseen_s < _FORGET_AFTER_S]
 
     def _weigh_in_other_light(self, detections: Detections) -> Detections:
         """What moves says nothing then; what is known of a place still holds."""

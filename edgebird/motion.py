@@ -26,6 +26,8 @@ _MOSTLY = 0.7
 # More of the frame than this does not move at once: the light has changed, or the camera.
 LIGHT_CHANGED_SHARE = 0.35
 _SETTLING_S = 1.5
+# else the model would not learn the new light where frames are farther apart than that
+_SETTLING_FRAMES = 3
 _MAX_REGIONS = 4
 
 # log(brightness), spread over 256 levels: whatever multiplies the light adds a constant. The offset
@@ -113,7 +115,7 @@ class MotionGate:
         self._zones = zones
         self._shape = (0, 0)
         self._last_s = self._settled_s = self._started_s = 0.0
-        self._frames = 0
+        self._frames = self._settled_frame = 0
 
     def update(self, frame: Frame, luma: Image, tracks: Sequence[Track]) -> Motion:
         """Take in one frame.
@@ -129,7 +131,7 @@ class MotionGate:
         step_s = min(max(frame.monotonic_s - self._last_s, 0.0), 1.0)
         self._last_s = frame.monotonic_s
         self._frames += 1
-        settling = frame.monotonic_s < self._settled_s
+        settling = frame.monotonic_s < self._settled_s or self._frames < self._settled_frame
         rate = max(step_s / _MEMORY_S, 1 / (self._frames + 1), 0.4 if settling else 0.0)
         raw = self._model.apply(self._without_light(luma, rate), learningRate=min(rate, 1.0))
         changed = np.asarray(cv2.morphologyEx(raw, cv2.MORPH_OPEN, _KERNEL), np.uint8)
@@ -137,6 +139,7 @@ class MotionGate:
         if (changed > 0).mean() > LIGHT_CHANGED_SHARE:
             if not settling:
                 self._settled_s = frame.monotonic_s + _SETTLING_S
+                self._settled_frame = self._frames + _SETTLING_FRAMES
             return Motion(np.zeros((0, 4), np.float32), np.zeros(self._shape, bool), scale, True)
         if settling:
             return Motion(np.zeros((0, 4), np.float32), np.zeros(self._shape, bool), scale, True)
@@ -159,7 +162,7 @@ class MotionGate:
         self._changed = np.zeros(luma.shape, np.uint8)
         self._started_s = now_s
         self._last_s = self._settled_s = now_s
-        self._frames = 0
+        self._frames = self._settled_frame = 0
 
     def _without_light(self, luma: Image, rate: float) -> NDArray[np.float32]:
         """The small picture as it would be in the usual light, on a logarithmic scale.
@@ -209,8 +212,8 @@ class MotionGate:
             pixels = (labels == label) & (changed > 0)
             if restless[pixels].mean() > _MOSTLY:
                 continue
-            left, top, width, height = stats[label, :4]
-            box = np.array([left + 2, top + 2, left + width - 2, top + height - 2]) / scale
+            left, top, width, height = cv2.boundingRect(pixels.astype(np.uint8))
+            box = np.array([left, top, left + width, top + height]) / scale
             if self._zones.fits(box[None].astype(np.float32), *size)[0]:
                 boxes.append(box)
                 moving |= pixels

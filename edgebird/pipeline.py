@@ -17,7 +17,7 @@ from edgebird.evidence import Evidence
 from edgebird.faults import FaultWatch
 from edgebird.health import HealthReporter
 from edgebird.motion import Motion, MotionGate, small_luma
-from edgebird.schedule import RegionPlan
+from edgebird.schedule import Pace, RegionPlan
 from edgebird.service import Service
 from edgebird.sinks import Sink
 from edgebird.snapshots import Snapshots
@@ -122,13 +122,16 @@ def run(
     tracks: tuple[Track, ...] = ()
     faults: tuple[str, ...] = ()
     blind = dark = False
+    pace = Pace()
     try:
         for frame in camera.frames():
             if service:
                 service.alive(frame)
             reload()
             if isinstance(frame, Silence):
-                tell_visits(visits.pass_time(frame.monotonic_s))
+                if frame.lost:
+                    pace.pause()
+                tell_visits(visits.pass_time(frame.monotonic_s, least_gap_s=pace.gap_s))
                 tell_health(frame, ("lost",) if frame.lost else faults, dark=dark)
                 continue
 
@@ -139,6 +142,7 @@ def run(
                 faults, dark, blind = senses.watch.faults, senses.watch.dark, senses.watch.blind
                 if senses.watch.resized:
                     tracker.reset()
+                    senses.evidence.reset()
                     tracks = ()
 
             # motion
@@ -149,6 +153,10 @@ def run(
             # schedule
             wanted = controls.enabled and not blind
             regions = plan.regions(frame, motion, tracks) if wanted else []
+            if regions:
+                pace.look(frame.monotonic_s)
+            elif not wanted:
+                pace.pause()
 
             # detect: the place for remote controls (detection on or off, another threshold)
             started_s, processor_s = time.perf_counter(), time.process_time()
@@ -160,7 +168,7 @@ def run(
             detect_ms = (time.perf_counter() - started_s) * 1000
             processor_ms = (time.process_time() - processor_s) * 1000
             plan.spent(len(regions), processor_ms)
-            if senses:
+            if senses and regions:
                 weighed = senses.evidence.weigh(detections, motion, frame.monotonic_s)
                 # or a clay bird, however little it counts, would continue its track for ever
                 detections = weighed.above(floor)
@@ -168,14 +176,16 @@ def run(
                 detections = zones.inside(detections, *frame.size)
 
             # track: what is too weak to be reported may still continue a track
-            tracks = tracker.update(detections, frame.monotonic_s, start_score=threshold)
+            tracks = tracker.update(
+                detections, frame.monotonic_s, start_score=threshold, least_gap_s=pace.gap_s
+            )
             found = detections.above(threshold)
             tell(FrameProcessed(camera_name, frame, found, tracks, detect_ms))
             if controls.take_snapshot():
                 tell(SnapshotTaken(camera_name, frame))
 
             # visits
-            tell_visits(visits.update(frame, tracks))
+            tell_visits(visits.update(frame, tracks, least_gap_s=pace.gap_s))
 
             summary.frames += 1
             if regions:

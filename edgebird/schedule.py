@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,11 @@ _SAVED_S = 2.0
 _FIRST_GUESS_MS = 20.0
 # A shortage is told of until it has been over for so long.
 _SHORTAGE_SHOWN_S = 5.0
+# Looks farther apart than that are seldom: what is out of sight then may be there all the same.
+_SELDOM_S = 0.5
+_LATEST_STEPS = 3
+# The next look may miss a bird, the one after it finds it again.
+_STEPS_OUT_OF_SIGHT = 2.5
 
 
 class RegionPlan(Protocol):
@@ -49,6 +55,34 @@ class ScanEverything:
         """It takes what it takes."""
 
 
+class Pace:
+    """How seldom looks are: that nobody looked is no sign that a bird has left.
+
+    With few frames, or with a budget that allows few looks, more time may pass from one look to the
+    next than a bird may be out of sight.
+
+    Attributes:
+        gap_s: for how long a bird may be out of sight at least; 0 while looks are frequent.
+    """
+
+    def __init__(self) -> None:
+        self.gap_s = 0.0
+        self._last_s: float | None = None
+        self._steps_s: deque[float] = deque(maxlen=_LATEST_STEPS)
+
+    def look(self, now_s: float) -> None:
+        """Take note of a look, in the time of the frames."""
+        if self._last_s is not None:
+            self._steps_s.append(now_s - self._last_s)
+            step_s = max(self._steps_s)
+            self.gap_s = _STEPS_OUT_OF_SIGHT * step_s if step_s > _SELDOM_S else 0.0
+        self._last_s = now_s
+
+    def pause(self) -> None:
+        """Nothing is looked for now; the time until the next look says nothing of the pace."""
+        self._last_s = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
     """How thoroughly to look, and at what cost.
@@ -67,10 +101,10 @@ class ScheduleSettings:
 class Schedule:
     """A few regions a frame, for live cameras on small boards.
 
-    The whole frame first, then tiles at full resolution around what moves and around the smaller
-    birds that are followed, then the next tile of a patrol over all of them. When nothing moves
-    only the patrol goes on, at the rate that ``patrol_s`` asks for, with the whole frame as one of
-    its stops.
+    The whole frame first, then tiles at full resolution around the smaller birds that are followed,
+    in turn where they are many, and around what moves, then the next tile of a patrol over all of
+    them. When nothing moves only the patrol goes on, at the rate that ``patrol_s`` asks for, with
+    the whole frame as one of its stops.
 
     All of that is paid from a budget. When it runs short the patrol is given up first, then close
     looks, and then frames are left out.
@@ -88,6 +122,7 @@ class Schedule:
         self._alert_until_s = self._shortage_s = -math.inf
         self._patrols_due = 1.0
         self._turn = 0
+        self._close_look_s: dict[int, float] = {}
 
     def regions(self, frame: Frame, motion: Motion, tracks: Sequence[Track]) -> list[Region]:
         """Where to look in this frame; nowhere when there is no reason or no time to."""
@@ -104,9 +139,11 @@ class Schedule:
 
         if len(motion.boxes) or motion.light_changed or tracks:
             self._alert_until_s = now_s + _ALERT_S
+        close: dict[Region, list[int]] = {}
         wanted: list[Region] = []
         if now_s < self._alert_until_s:
-            wanted = [stops[0], *self._close_looks(frame, motion, tracks)]
+            close = self._close_looks(frame, motion, tracks)
+            wanted = [stops[0], *close]
         patrols = max(int(self._patrols_due), len(wanted[:1]))
         on_patrol = [stops[(self._turn + i) % len(stops)] for i in range(patrols)]
         affordable = max(0, int(self._credit_ms / self._region_ms))
@@ -114,6 +151,7 @@ class Schedule:
         patrolled = max(0, len(chosen) - len(wanted))
         self._turn += patrolled
         self._patrols_due = max(0.0, self._patrols_due - patrolled)
+        self._note_close_looks(tracks, [i for tile in chosen for i in close.get(tile, [])], now_s)
         self._note_shortage(len(wanted) + patrols, len(chosen), now_s)
         # a stop of the patrol may be where we look anyway
         return list(dict.fromkeys(chosen))
@@ -124,19 +162,42 @@ class Schedule:
         if regions:
             self._region_ms += 0.1 * (ms / regions - self._region_ms)
 
-    def _close_looks(self, frame: Frame, motion: Motion, tracks: Sequence[Track]) -> list[Region]:
-        """Tiles around followed birds, latest first, and around what moves."""
+    def _close_looks(
+        self, frame: Frame, motion: Motion, tracks: Sequence[Track]
+    ) -> dict[Region, list[int]]:
+        """Tiles with the ids of the birds they are for: around those that had to wait longest for a
+        close look, and around what moves, for which one is kept where no bird explains it.
+        """
         limit_px = _LARGE_BIRD_SHARE * max(frame.size)
-        followed = sorted(tracks, key=lambda track: -track.last_seen_s)
+        waiting = sorted(tracks, key=lambda track: self._close_look_s.get(track.id, -math.inf))
         moving: list[Box] = [(b[0], b[1], b[2], b[3]) for b in motion.boxes.tolist()]
-        boxes = [track.xyxy for track in followed] + moving
-        small = [box for box in boxes if max(box[2] - box[0], box[3] - box[1]) < limit_px]
-        tiles: list[Region] = []
-        for box in small:
+        unknown = [
+            box
+            for box in moving
+            if _length(box) < limit_px and not any(_has_centre(t.xyxy, box) for t in tracks)
+        ]
+        tiles: dict[Region, list[int]] = {}
+
+        def look_at(box: Box, ids: list[int], most: int) -> None:
+            if _length(box) >= limit_px:
+                return
             # one tile often shows several
-            if len(tiles) < _MAX_CLOSE_LOOKS and not any(_well_inside(box, t) for t in tiles):
-                tiles.append(tile_around(box, *frame.size))
+            for tile in tiles:
+                if _well_inside(box, tile):
+                    tiles[tile] += ids
+                    return
+            if len(tiles) < most:
+                tiles[tile_around(box, *frame.size)] = ids
+
+        for track in waiting:
+            look_at(track.xyxy, [track.id], _MAX_CLOSE_LOOKS - bool(unknown))
+        for box in [*unknown, *moving]:
+            look_at(box, [], _MAX_CLOSE_LOOKS)
         return tiles
+
+    def _note_close_looks(self, tracks: Sequence[Track], seen: list[int], now_s: float) -> None:
+        last = self._close_look_s | dict.fromkeys(seen, now_s)
+        self._close_look_s = {track.id: last[track.id] for track in tracks if track.id in last}
 
     def _note_shortage(self, wanted: int, chosen: int, now_s: float) -> None:
         if chosen < wanted and (not chosen or self.degraded != "rate"):
@@ -144,6 +205,15 @@ class Schedule:
             self._shortage_s = now_s
         elif now_s - self._shortage_s > _SHORTAGE_SHOWN_S:
             self.degraded = None
+
+
+def _length(box: Box) -> float:
+    return max(box[2] - box[0], box[3] - box[1])
+
+
+def _has_centre(box: Box, of: Box) -> bool:
+    x, y = (of[0] + of[2]) / 2, (of[1] + of[3]) / 2
+    return box[0] <= x < box[2] and box[1] <= y < box[3]
 
 
 def _well_inside(box: Box, region: Region) -> bool:

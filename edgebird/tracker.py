@@ -31,7 +31,8 @@ class TrackerSettings:
     Args:
         confirm_hits: detections before a track counts as a bird.
         sure_score: a single detection this sure is enough.
-        max_gap_s: how long a bird may be hidden and still be the same one.
+        max_gap_s: how long a bird may be hidden and still be the same one; longer where looks are
+            seldom.
     """
 
     confirm_hits: int = 2
@@ -61,7 +62,12 @@ class Tracker:
         self._next_id = 1
 
     def update(
-        self, detections: Detections, now_s: float, *, start_score: float = 0.0
+        self,
+        detections: Detections,
+        now_s: float,
+        *,
+        start_score: float = 0.0,
+        least_gap_s: float = 0.0,
     ) -> tuple[Track, ...]:
         """Take in one frame's detections.
 
@@ -69,11 +75,12 @@ class Tracker:
             detections: best first; their boxes are copied into the tracks they go to.
             now_s: the frame's ``monotonic_s``.
             start_score: lowest score with which a new track starts, 0 to 1.
+            least_gap_s: in place of a smaller ``max_gap_s``; see `Pace`.
 
         Returns:
             All tracks alive: seen within the last ``max_gap_s``.
         """
-        oldest_s = now_s - self.settings.max_gap_s
+        oldest_s = now_s - max(self.settings.max_gap_s, least_gap_s)
         tracks = [track for track in self._tracks if track.last_seen_s >= oldest_s]
         rows = _rows(detections)
         matches = self._matches(detections.xyxy, tracks, now_s)

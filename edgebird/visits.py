@@ -19,7 +19,7 @@ class VisitSettings:
     """When a visit is over.
 
     Args:
-        quiet_s: time without a bird after which the visit has ended.
+        quiet_s: time without a bird after which the visit has ended; longer where looks are seldom.
         cooldown_s: after a visit no other begins for so long; a bird that is still there then
             begins one.
     """
@@ -45,29 +45,38 @@ class Visits:
         self.settings = settings
         self._visit: Visit | None = None
         self._first_seen_s = self._last_seen_s = -math.inf
-        self._not_before_s = -math.inf
 
-    def update(self, frame: Frame, tracks: Sequence[Track]) -> list[VisitChanged]:
-        """Take in one frame's tracks; a visit that starts or ends with it."""
+    def update(
+        self, frame: Frame, tracks: Sequence[Track], *, least_gap_s: float = 0.0
+    ) -> list[VisitChanged]:
+        """Take in one frame's tracks; a visit that starts or ends with it.
+
+        Args:
+            frame: with its time.
+            tracks: all that are alive.
+            least_gap_s: in place of a smaller ``quiet_s``; see `Pace`.
+        """
         now_s = frame.monotonic_s
-        changes = self.pass_time(now_s)
+        changes = self.pass_time(now_s, least_gap_s=least_gap_s)
         seen_now = [t for t in tracks if t.state is TrackState.CONFIRMED and t.last_seen_s == now_s]
-        if not seen_now or (self._visit is None and now_s < self._not_before_s):
+        cools_down = now_s < self._last_seen_s + self.settings.cooldown_s
+        if not seen_now or (self._visit is None and cools_down):
             return changes
         best = max(seen_now, key=lambda t: t.score)
         quality = shot_quality(frame.image, best.xyxy, best.score)
+        birds = birds_at_once(tracks)
         if self._visit is None:
             # A bird of the visit before, which its track outlasted, is here anew from now on.
             arrivals = [t.first_seen_s for t in seen_now if t.first_seen_s > self._last_seen_s]
             self._first_seen_s = min(arrivals, default=now_s)
-            self._visit = self._begin(frame, best)
+            self._visit = self._begin(frame, best, birds)
             changes.append(VisitChanged("start", self._visit, frame.image))
             self._best_image, self._best_quality = frame.image, quality
         self._last_seen_s = now_s
         self._visit = replace(
             self._visit,
             duration_s=now_s - self._first_seen_s,
-            peak_count=max(self._visit.peak_count, birds_at_once(tracks)),
+            peak_count=max(self._visit.peak_count, birds),
         )
         if quality > self._best_quality:
             self._visit = replace(
@@ -76,13 +85,15 @@ class Visits:
             self._best_image, self._best_quality = frame.image, quality
         return changes
 
-    def pass_time(self, now_s: float) -> list[VisitChanged]:
+    def pass_time(self, now_s: float, *, least_gap_s: float = 0.0) -> list[VisitChanged]:
         """End the visit that goes on if it has been quiet for long enough; for when no frame comes.
 
         Args:
             now_s: in the time of the frames.
+            least_gap_s: in place of a smaller ``quiet_s``; see `Pace`.
         """
-        if self._visit is None or now_s - self._last_seen_s <= self.settings.quiet_s:
+        quiet_s = max(self.settings.quiet_s, least_gap_s)
+        if self._visit is None or now_s - self._last_seen_s <= quiet_s:
             return []
         return self.finish()
 
@@ -91,11 +102,10 @@ class Visits:
         if self._visit is None:
             return []
         visit, self._visit = self._visit, None
-        self._not_before_s = self._last_seen_s + self.settings.cooldown_s
         ended = replace(visit, ended_utc_s=visit.started_utc_s + visit.duration_s)
         return [VisitChanged("end", ended, self._best_image)]
 
-    def _begin(self, frame: Frame, best: Track) -> Visit:
+    def _begin(self, frame: Frame, best: Track, birds: int) -> Visit:
         duration_s = frame.monotonic_s - self._first_seen_s
         started_utc_s = frame.utc_s - duration_s
         return Visit(
@@ -104,7 +114,7 @@ class Visits:
             started_utc_s=started_utc_s,
             duration_s=duration_s,
             ended_utc_s=None,
-            peak_count=1,
+            peak_count=birds,
             best_score=best.score,
             best_xyxy=best.xyxy,
             frame_size=frame.size,

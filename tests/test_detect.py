@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -9,9 +10,25 @@ import numpy as np
 import pytest
 from test_cli import assert_one_clear_line, edgebird
 
-from edgebird.config import CameraSection, Config, VisitsSection
-from edgebird.detect import _senses, _tracker_settings, _visit_settings
+from edgebird.config import (
+    CameraSection,
+    Config,
+    DetectorSection,
+    MqttSection,
+    TrackerSection,
+    VisitsSection,
+)
+from edgebird.controls import Controls
+from edgebird.detect import (
+    _mqtt_sink,
+    _senses,
+    _tracker_settings,
+    _visit_settings,
+    camera_name,
+)
+from edgebird.detector import open_detector
 from edgebird.motion import small_luma
+from edgebird.mqtt.address import BrokerAddress
 from edgebird.structures import Frame
 from edgebird.zones import Zones, ZoneSettings
 
@@ -30,22 +47,51 @@ def test_only_a_camera_that_is_asked_for_a_size_has_to_give_it(
     assert watch.faults == faults
 
 
+@pytest.mark.parametrize(("wanted_s", "given_s"), [(0.0, 0.5), (0.2, 0.5), (3.0, 3.0)])
+def test_a_bird_is_not_gone_before_the_next_look_of_a_slow_board(
+    wanted_s: float, given_s: float
+) -> None:
+    config = Config(
+        tracker=TrackerSection(max_gap_s=wanted_s), visits=VisitsSection(quiet_s=wanted_s)
+    )
+    assert _tracker_settings(config).max_gap_s == given_s
+    assert _visit_settings(config).quiet_s == given_s
+
+
 @pytest.mark.parametrize(
-    ("source", "fps", "max_gap_s", "quiet_s"),
+    ("source", "told"),
     [
-        ("pictures/*.jpg", None, 2.0, 0.5),
-        ("pictures/*.jpg", 10.0, 2.0, 0.5),
-        ("pictures/*.jpg", 0.2, 7.5, 7.5),
-        ("0", 0.5, 3.0, 3.0),
-        ("video.mp4", 0.2, 2.0, 0.5),  # which keeps its own
+        ("0", True),
+        ("rtsp://host/stream", True),
+        ("demo:", True),
+        ("v.mp4", None),
+        ("p/*.jpg", None),
     ],
 )
-def test_a_bird_is_not_gone_before_the_next_frame(
-    source: str, fps: float | None, max_gap_s: float, quiet_s: float
+def test_home_assistant_is_told_of_what_goes_on(
+    source: str, told: bool | None, tmp_path: Path
 ) -> None:
-    config = Config(camera=CameraSection(source=source, fps=fps), visits=VisitsSection(quiet_s=0.0))
-    assert _tracker_settings(config).max_gap_s == max_gap_s
-    assert _visit_settings(config).quiet_s == quiet_s
+    model, _ = open_detector(DetectorSection(verify=False))
+    config = Config(camera=CameraSection(source=source), mqtt=MqttSection(state=str(tmp_path)))
+    nobody = BrokerAddress("127.0.0.1", 1)
+    with closing(_mqtt_sink(config, nobody, "told", model, Controls(0.5))) as sink:
+        assert sink._discovery_wanted is told
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("rtsp://[2001:db8::5]:554/stream", "2001:db8::5"),
+        ("rtsp://anna:w#rd@camera.local:554/stream", "camera.local"),
+        ("http://[2001:db8::5/stream", "http"),
+        ("rtsp://anna@:554/stream", "rtsp"),
+        ("2", "camera2"),
+        ("demo:?seed=1", "demo"),
+        ("clips/garden.mp4", "garden"),
+    ],
+)
+def test_a_camera_without_a_name_is_called_after_its_source(source: str, name: str) -> None:
+    assert camera_name(source) == name
 
 
 def test_annotated_copies_never_replace_the_pictures(tmp_path: Path) -> None:

@@ -106,6 +106,21 @@ def test_its_memory_is_bounded() -> None:
     for x in range(300):
         place.look(square(50 * x, 10, 20), 0.7)
     assert len(place.evidence._places) <= 64
-    place.seconds += 7200
-    place.look(PERCH, 0.7)
+    for _ in range(125):  # an hour and more, of looks
+        place.seconds += 29
+        place.look(PERCH, 0.7)
     assert len(place.evidence._places) == 1
+
+
+def test_what_is_known_of_a_place_outlasts_a_night_in_which_nobody_looks() -> None:
+    place = Place()
+    known = place.look(PERCH, 0.9, times=120)
+    place.seconds += 14 * 3600
+    assert place.look(PERCH, 0.9) == pytest.approx(known)
+
+
+def test_after_a_reset_no_place_is_known() -> None:
+    place = Place()
+    place.look(PERCH, 0.9, times=120)
+    place.evidence.reset()
+    assert place.look(PERCH, 0.9) == pytest.approx(0.9)

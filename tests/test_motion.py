@@ -79,6 +79,17 @@ def test_a_bird_that_lands_is_boxed_in_the_first_frame() -> None:
     assert motion.share_of((10, 10, 30, 25)) == 0
 
 
+@pytest.mark.parametrize(
+    "bird", [(0, 50, 20, 65), (140, 50, 160, 65), (60, 0, 80, 15), (60, 105, 80, 120)]
+)
+def test_a_bird_that_is_cut_by_the_border_is_boxed_up_to_it(bird: Box) -> None:
+    left, top, right, bottom = (round(value) for value in bird)
+    scene = GARDEN.copy()
+    scene[top:bottom, left:right] = 20
+    [box] = watch([*still(), shot(scene)])[-1].boxes
+    assert np.abs(box - bird).max() < 2
+
+
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720), (1920, 1080), (200, 100), (90, 160)])
 def test_boxes_are_in_pixels_of_the_frame_whatever_its_size(size: tuple[int, int]) -> None:
     def at_size(picture: Image) -> Image:
@@ -108,6 +119,14 @@ def test_lightning_is_told_as_such_and_is_over_soon() -> None:
     assert seen[25].light_changed
     assert sum(len(motion.boxes) for motion in seen[:-1]) == 0
     assert len(seen[-1].boxes) == 1
+
+
+@pytest.mark.parametrize("fps", [5.0, 1.0, 0.5, 0.1])
+def test_it_settles_after_a_change_however_seldom_frames_come(fps: float) -> None:
+    other = np.ascontiguousarray(GARDEN[::-1, ::-1])
+    seen = watch([*still(30), *(shot(other) for _ in range(12))], fps=fps)
+    assert seen[30].light_changed
+    assert not any(motion.light_changed for motion in seen[-3:])
 
 
 def test_most_rain_is_thinner_than_a_bird() -> None:

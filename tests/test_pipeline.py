@@ -67,6 +67,7 @@ def replay(
     live: bool = False,
     max_frames: int | None = None,
     controls: Controls | None = None,
+    sure_score: float = 1.0,
 ) -> tuple[MemorySink, Summary]:
     sink, summary = sink or MemorySink(), Summary()
     run(
@@ -75,7 +76,7 @@ def replay(
         plan=plan or ScanWhole(),
         detector=ConvDetector(FakeInterpreter(half_side_px=12), card()),
         controls=controls or Controls(threshold),
-        tracker=Tracker(TrackerSettings(sure_score=1.0)),
+        tracker=Tracker(TrackerSettings(sure_score=sure_score)),
         visits=Visits("feeder", VisitSettings(quiet_s=1.0)),
         snapshots=snapshots,
         sinks=[sink],
@@ -115,11 +116,54 @@ def test_it_stops_after_the_wanted_number_of_frames() -> None:
     assert summary.frames == 7
 
 
+class WithSilence(FakeCamera):
+    """Comes with a `Silence` in each second without a frame, as a live camera does."""
+
+    def frames(self) -> Iterator[Frame | Silence]:
+        last_s = 0.0
+        for frame in super().frames():
+            for second in range(1, int(frame.monotonic_s - last_s)):
+                yield Silence(last_s + second, last_s + second)
+            last_s = frame.monotonic_s
+            yield frame
+
+
+@pytest.mark.parametrize("sure_score", [0.5, 1.0])
+@pytest.mark.parametrize("kind", [FakeCamera, WithSilence])
+def test_a_bird_stays_one_however_seldom_frames_come(
+    kind: type[FakeCamera], sure_score: float
+) -> None:
+    images = [EMPTY] * 2 + [BIRD] * 4 + [EMPTY] + [BIRD] * 5 + [EMPTY] * 4 + [BIRD] * 3
+    sink, _ = replay(kind(images, fps=1 / 5), sure_score=sure_score)
+    changes = visits(sink)
+    assert [change.kind for change in changes] == ["start", "end", "start", "end"]
+    # not seen at one look, in the middle of it
+    assert changes[1].visit.duration_s == pytest.approx(45)
+
+
+class Seldom(ScanWhole):
+    """Can afford a look at few of the frames."""
+
+    def regions(self, frame: Frame, motion: Motion, tracks: Sequence[Track]) -> list[Region]:
+        return [] if frame.index % 50 else super().regions(frame, motion, tracks)
+
+
+@pytest.mark.parametrize("sure_score", [0.5, 1.0])
+def test_a_frame_that_is_not_looked_at_is_no_sign_that_a_bird_has_left(sure_score: float) -> None:
+    images = [EMPTY] * 100 + [BIRD] * 400 + [EMPTY] * 300
+    sink, _ = replay(FakeCamera(images, fps=10), plan=Seldom(), sure_score=sure_score)
+    start, end = visits(sink)
+    assert (start.kind, end.kind) == ("start", "end")
+    assert end.visit.duration_s == pytest.approx(35)
+
+
 class Switching(FakeCamera):
     """Does something with the controls before a frame."""
 
-    def __init__(self, images: list[Image], actions: dict[int, Callable[[], None]]) -> None:
-        super().__init__(images)
+    def __init__(
+        self, images: list[Image], actions: dict[int, Callable[[], None]], fps: float = 5.0
+    ) -> None:
+        super().__init__(images, fps)
         self._actions = actions
 
     def frames(self) -> Iterator[Frame]:
@@ -299,6 +343,29 @@ def test_a_bird_of_clay_is_given_up_after_a_while() -> None:
     start, end = visits(sink)
     assert (start.kind, end.kind) == ("start", "end")
     assert end.visit.duration_s < 130
+
+
+CLAY = BIRD * (190 / 255)
+
+
+def test_a_bird_of_clay_is_still_known_after_hours_without_detection() -> None:
+    controls = Controls(0.6)
+
+    def switch(enabled: bool) -> None:
+        controls.enabled = enabled
+
+    frames = [noisy(CLAY) for _ in range(300)]
+    actions = {30: lambda: switch(False), 270: lambda: switch(True)}  # 4800 s
+    sink, _ = replay(Switching(frames, actions, fps=1 / 20), live=True, controls=controls)
+    assert [change.kind for change in visits(sink)] == ["start", "end"]
+
+
+def test_a_change_of_size_makes_places_unknown_to_the_evidence() -> None:
+    lower = np.concatenate([CLAY, 0 * CLAY[-16:]])
+    assert max(lower.shape) == max(CLAY.shape)
+    frames = [noisy(CLAY) for _ in range(30)] + [noisy(lower) for _ in range(30)]
+    sink, _ = replay(FakeCamera(frames, fps=1 / 20), live=True)
+    assert [change.kind for change in visits(sink)] == ["start", "end"] * 2
 
 
 def test_a_still_scene_costs_few_looks() -> None:

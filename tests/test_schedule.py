@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgebird.motion import Motion
-from edgebird.schedule import ScanEverything, Schedule, ScheduleSettings
+from edgebird.schedule import Pace, ScanEverything, Schedule, ScheduleSettings
 from edgebird.structures import Box, Frame, Track, TrackState
-from edgebird.tiles import scan_regions
+from edgebird.tiles import Region, scan_regions
 
 WHOLE = (0, 0, 640, 480)
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -75,6 +75,86 @@ def test_small_birds_are_followed_closely_and_large_ones_in_the_whole_frame() ->
 def test_one_close_look_serves_birds_that_sit_together() -> None:
     birds = [bird_at(300, 200, 30), bird_at(340, 210, 30), bird_at(280, 220, 30)]
     assert len(schedule_on_patrol().regions(frame(0), STILL, birds)) == 3
+
+
+CORNERS_AND_MIDDLE = [(20, 20), (590, 20), (20, 430), (590, 430), (305, 225)]
+
+
+def flock() -> list[Track]:
+    return [
+        Track(number, (x, y, x + 30, y + 30), 0.9, 2, 0.0, 1.0, 0.9, TrackState.CONFIRMED)
+        for number, (x, y) in enumerate(CORNERS_AND_MIDDLE)
+    ]
+
+
+def shows(regions: list[Region], box: Box) -> bool:
+    """Whether a close look shows all of a box."""
+    return any(
+        right - left == 216 and left <= box[0] and top <= box[1] and right >= box[2]
+        for left, top, right, bottom in regions
+        if bottom >= box[3]
+    )
+
+
+def test_small_birds_that_sit_apart_get_their_close_looks_in_turn() -> None:
+    plan, birds = schedule(budget_ms_per_s=5000), flock()
+    seen = []
+    for index in range(20):
+        regions = plan.regions(frame(index / 2), STILL, birds)
+        plan.spent(len(regions), 20.0 * len(regions))
+        seen.append([shows(regions, bird.xyxy) for bird in birds])
+    # each of them in every second frame at least
+    assert (np.array(seen[1:]) | np.array(seen[:-1])).all()
+
+
+def test_with_little_time_close_looks_go_round_as_well() -> None:
+    plan, birds = schedule(budget_ms_per_s=200), flock()  # the whole frame and a close look
+    plan.regions(frame(0), STILL, ())
+    plan.spent(1, 400)
+    seen = np.zeros(len(birds))
+    for index in range(1, 51):
+        regions = plan.regions(frame(index / 5), STILL, birds)
+        plan.spent(len(regions), 20.0 * len(regions))
+        seen += [shows(regions, bird.xyxy) for bird in birds]
+    assert seen.min() >= 8
+
+
+def test_one_close_look_is_kept_for_what_no_bird_explains() -> None:
+    newcomer = (480.0, 225.0, 510.0, 255.0)
+    birds = flock()
+    regions = schedule_on_patrol().regions(frame(0), moving(birds[4].xyxy, newcomer), birds)
+    assert shows(regions, newcomer)
+    assert sum(right - left == 216 for left, _, right, _ in regions) == 3
+
+
+def test_while_looks_are_frequent_their_pace_asks_for_nothing() -> None:
+    pace = Pace()
+    for index in range(50):
+        pace.look(index / 10)
+        assert pace.gap_s == 0
+
+
+def test_a_bird_may_be_out_of_sight_at_one_look_however_seldom_they_are() -> None:
+    pace = Pace()
+    for seconds in (0.0, 5.0, 10.0):
+        pace.look(seconds)
+    assert 10 < pace.gap_s < 15
+    # they come in fits and starts
+    pace.look(10.1)
+    assert pace.gap_s > 10
+    pace.look(10.2)
+    pace.look(10.3)
+    assert pace.gap_s == 0
+
+
+def test_a_night_says_nothing_of_the_pace() -> None:
+    pace = Pace()
+    pace.look(0.0)
+    pace.look(2.0)
+    gap_s = pace.gap_s
+    pace.pause()
+    pace.look(40_000.0)
+    assert pace.gap_s == gap_s
 
 
 def test_after_motion_it_stays_alert_for_a_moment() -> None:

@@ -53,6 +53,15 @@ def test_a_hidden_bird_comes_back_as_itself_but_not_after_the_gap() -> None:
     assert [t.id for t in tracker.update(bird, 4.2)] == [2]
 
 
+def test_where_looks_are_seldom_a_bird_may_be_hidden_for_longer() -> None:
+    tracker = Tracker(TrackerSettings(max_gap_s=2.0))
+    bird = found((square(0, 0), 0.7))
+    for seconds in (0.0, 5.0, 10.0):
+        [track] = tracker.update(bird, seconds, least_gap_s=7.5)
+    assert (track.id, track.hits) == (1, 3)
+    assert tracker.update(Detections.none(), 17.6, least_gap_s=7.5) == ()
+
+
 def test_two_birds_side_by_side_stay_two() -> None:
     tracker = Tracker(TrackerSettings())
     for step in range(6):

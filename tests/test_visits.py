@@ -134,3 +134,24 @@ def test_the_end_of_the_source_ends_the_visit_once() -> None:
     visits.update(frame(0.0), [bird(1, 0, 0)])
     assert [change.kind for change in visits.finish()] == ["end"]
     assert visits.finish() == []
+
+
+def test_birds_that_come_together_are_counted_in_the_first_alert() -> None:
+    start, end = replay([(0.0, [bird(1, 0, 0), bird(2, 0, 0)])])
+    assert (start.visit.peak_count, end.visit.peak_count) == (2, 2)
+
+
+def test_another_cooling_down_holds_at_once() -> None:
+    visits = Visits("feeder", VisitSettings(cooldown_s=3600.0))
+    visits.update(frame(0.0), [bird(1, 0, 0)])
+    assert [c.kind for c in visits.update(frame(10.0), [bird(2, 10, 10)])] == ["end"]
+    visits.settings = VisitSettings(cooldown_s=5.0)
+    assert [c.kind for c in visits.update(frame(11.0), [bird(2, 10, 11)])] == ["start"]
+
+
+def test_where_looks_are_seldom_a_visit_needs_more_quiet_to_end() -> None:
+    visits = Visits("feeder", VisitSettings(quiet_s=2.0))
+    visits.update(frame(0.0), [bird(1, 0, 0)])
+    assert visits.pass_time(5.0, least_gap_s=6.0) == []
+    assert visits.update(frame(5.0), [], least_gap_s=6.0) == []
+    assert [change.kind for change in visits.pass_time(6.1, least_gap_s=6.0)] == ["end"]
