@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,7 +46,7 @@ _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 EXIT_CODES = """\b
 Exit codes:
   0  fine
-  1  an error of edgebird's own
+  1  any other error
   2  a flag or a setting does not fit
   3  a camera, video or picture cannot be read, in whole or in part
   4  the model does not fit its card, or cannot be loaded
@@ -412,7 +412,7 @@ def classify(
     from edgebird.sinks.jsonl import printable
 
     def show(verdict: Verdict) -> None:
-        name, probability = printable(verdict.path.name), verdict.probability
+        name, probability = printable(verdict.name), verdict.probability
         if as_json:
             record = {"image": name, "bird": verdict.bird, "probability": round(probability, 4)}
             click.echo(msgspec.json.encode(record))
@@ -563,6 +563,7 @@ def visits(
     from edgebird.history.listing import (
         csv_lines,
         parse_since,
+        select_starts,
         select_visits,
         stores,
         visit_line,
@@ -582,44 +583,55 @@ def visits(
     if last is None and since is None and listed:
         last = 20
     more = None if last is None else last + 1
-    unreadable: list[EdgebirdError] = []
-    chosen = select_visits(
-        stores(setting), since=moment, camera=camera, kept=kept, last=more, unreadable=unreadable
+    paths = stores(setting)
+    unreadable: dict[Path, EdgebirdError] = {}
+    starts = select_starts(
+        paths, since=moment, camera=camera, kept=kept, last=more, unreadable=unreadable
     )
-    if unreadable and not chosen:
+    if unreadable and not starts:
         raise _all_but_last_told(unreadable)
-    earlier = last is not None and len(chosen) > last
-    chosen = chosen[-last:] if last else chosen
-    if not chosen and not (as_csv or as_json):
+    earlier = last is not None and len(starts) > last
+    starts = starts[-last:] if last else starts
+    if not starts and not (as_csv or as_json):
         click.echo("no such visit is stored", err=True)
-    if as_csv:
-        click.echo("\n".join(csv_lines(chosen)))
-    elif as_json:
-        for visit in chosen:
-            click.echo(msgspec.json.encode(visit_record(visit)))
-    elif listed and chosen:
-        click.echo("\n".join(map(visit_line, chosen)))
-        if last is not None and earlier:
+    if as_csv or as_json or listed:
+        chosen = select_visits(
+            paths, since=moment, camera=camera, kept=kept, last=last, unreadable=unreadable
+        )
+        if as_csv:
+            _print(csv_lines(chosen))
+        elif as_json:
+            _print(msgspec.json.encode(visit_record(visit)).decode() for visit in chosen)
+        else:
+            _print(map(visit_line, chosen))
+        if listed and last is not None and earlier:
             wider = f"--last {max(100, 5 * last)}{' or --since 7d' if since is None else ''}"
             click.echo(f"there are earlier ones; {wider} shows more", err=True)
     if chart or plot is not None:
         from edgebird.history.charts import chart_lines, write_plot
 
-        if chart and chosen:
+        if chart and starts:
             width = shutil.get_terminal_size().columns
-            click.echo("\n".join(chart_lines(chosen, width, blocks=_shows_blocks())))
+            click.echo("\n".join(chart_lines(starts, width, blocks=_shows_blocks())))
         if plot is not None:
             # also without visits, or an older picture would pass for this one
-            write_plot(chosen, Path(plot))
+            write_plot(starts, Path(plot))
             click.echo(f"drawn: {plot}", err=True)
     if unreadable:
         raise _all_but_last_told(unreadable)
 
 
-def _all_but_last_told(errors: Sequence[EdgebirdError]) -> EdgebirdError:
-    for error in errors[:-1]:
+def _print(lines: Iterable[str]) -> None:
+    """Print lines as they come; many, so not each is flushed."""
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
+
+
+def _all_but_last_told(unreadable: Mapping[Path, EdgebirdError]) -> EdgebirdError:
+    *others, last = unreadable.values()
+    for error in others:
         log.warning("%s", error)
-    return errors[-1]
+    return last
 
 
 def _shows_blocks() -> bool:
@@ -707,7 +719,8 @@ def forget(mqtt: str | None, config_path: Path | None, device: str | None, camer
 
 
 def _mqtt_settings(url: str | None, config_path: Path | None) -> MqttSection:
-    return overruled(load_config(config_path), mqtt={"url": url}).mqtt
+    config = as_its_service(load_config(config_path), config_path)
+    return overruled(config, mqtt={"url": url}).mqtt
 
 
 @cli.group("config")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,10 @@ class Snapshots:
         folder: for the pictures.
         keep_mb: the oldest ones are deleted when all of them take more than so many megabytes;
             those in the folder ``kept`` in it do not count and stay.
-        reserve_mb: no pictures are written when less than this is free on the disk.
-        write_mb_per_day: nor when this process has written more than this within 24 hours, in all;
-            None for no limit.
+        reserve_mb: the oldest ones also make room when less than this is free on the disk; without
+            any to delete, no pictures are written.
+        write_mb_per_day: no pictures are written when this process has written more than this
+            within 24 hours, in all; None for no limit.
         disk: counts what is written, and is told what is wrong.
 
     Raises:
@@ -86,7 +88,7 @@ class Snapshots:
         visit = change.visit
         path = self._folder / f"{visit.id}.jpg"
         try:
-            self._check_limits()
+            self._check_limits(path)
             picture = draw_birds(change.best_image, [(visit.best_xyxy, visit.best_score)])
             size = write_jpeg(picture, path)
         except OutputError as error:
@@ -100,30 +102,58 @@ class Snapshots:
             self._make_room(path)
         return replace(change, visit=replace(visit, snapshot=str(path)))
 
-    def _check_limits(self) -> None:
-        """Raise OutputError when a limit says that no picture shall be written now."""
+    def _check_limits(self, path: Path) -> None:
+        """Raise OutputError when a limit says that this picture shall not be written now."""
         slack = _SLACK if self._paused else 0.0
         self._paused = True
-        try:
-            free = free_mb(self._folder)
-        except OSError as error:
-            reason = error.strerror
-            raise OutputError(f"cannot write to {self._folder}: {reason}") from error
-        if free < self._reserve_mb * (1 + slack):
-            raise OutputError(
-                f"only {free:.0f} MB are free on the disk of {self._folder}, and the setting "
-                f"reserve_mb leaves {self._reserve_mb:g} MB to others"
-            )
         limit = self._write_mb_per_day
         if limit is not None and self._disk.written_mb_per_day > limit * (1 - slack):
             raise OutputError(
                 f"more than {limit:g} MB were written within a day, the limit that the setting "
                 "write_mb_per_day sets to spare the disk"
             )
+        try:
+            free = free_mb(self._folder)
+        except OSError as error:
+            reason = error.strerror
+            raise OutputError(f"cannot write to {self._folder}: {reason}") from error
+        lacking_mb = self._reserve_mb * (1 + _SLACK) - free
+        if free < self._reserve_mb * (1 + slack) and not self._give_way(path, lacking_mb * 1e6):
+            raise OutputError(
+                f"only {free:.0f} MB are free on the disk of {self._folder}, the setting "
+                f"reserve_mb leaves {self._reserve_mb:g} MB to others, and there is no older "
+                "picture to delete"
+            )
         self._paused = False
+
+    def _give_way(self, path: Path, lacking_bytes: float) -> bool:
+        """Delete the oldest pictures where the disk has too little room.
+
+        Not more than a share at once, because what fills the disk may take that room, too. Where
+        all of them are less than what is lacking, it would not help that they go: then a new one
+        only takes the place of the oldest.
+
+        Returns:
+            Whether a picture may be written to the path: one went, or is there already.
+        """
+        there = os.path.isfile(path)
+        pictures = self._pictures()
+        wanted_bytes = min(lacking_bytes, _ROOM_SHARE * self._keep_bytes)
+        if lacking_bytes > sum(size for _, size, _ in pictures):
+            wanted_bytes = 0 if there else 1
+        return _delete_oldest(pictures, wanted_bytes, path) > 0 or there
 
     def _make_room(self, newest: Path | None = None) -> None:
         """Keep to the limit; what is in the folder besides our pictures is left alone."""
+        pictures = self._pictures()
+        total = sum(size for _, size, _ in pictures)
+        room = _ROOM_SHARE * self._keep_bytes
+        _delete_oldest(pictures, total + room - self._keep_bytes, newest)
+        # Other cameras may use the folder too, so this much is as long as our count holds.
+        self._room_bytes = room
+
+    def _pictures(self) -> list[tuple[float, int, str]]:
+        """When each was written, its size in bytes and its path; the oldest first."""
         found = []
         with suppress(OSError), os.scandir(self._folder) as entries:
             for entry in entries:
@@ -131,16 +161,7 @@ class Snapshots:
                     with suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
                         found.append((status.st_mtime, status.st_size, entry.path))
-        total = sum(size for _, size, _ in found)
-        room = _ROOM_SHARE * self._keep_bytes
-        for _, size, path in sorted(found):
-            if total + room <= self._keep_bytes or path == str(newest):
-                break
-            with suppress(OSError):
-                os.unlink(path)
-                total -= size
-        # Other cameras may use the folder too, so this much is as long as our count holds.
-        self._room_bytes = room
+        return sorted(found)
 
     @staticmethod
     def _has_pictures(folder: Path) -> bool:
@@ -154,6 +175,20 @@ class Snapshots:
             for entry in entries:
                 if _HALF_WRITTEN.match(entry.name):
                     os.unlink(entry.path)
+
+
+def _delete_oldest(
+    pictures: Sequence[tuple[float, int, str]], wanted_bytes: float, newest: Path | None
+) -> int:
+    """Delete until so much is gone, or only the newest is left; how many bytes went."""
+    gone = 0
+    for _, size, path in pictures:
+        if gone >= wanted_bytes or path == str(newest):
+            break
+        with suppress(OSError):
+            os.unlink(path)
+            gone += size
+    return gone
 
 
 def _path_of(picture: Path) -> str | None:

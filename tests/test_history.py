@@ -7,8 +7,9 @@ import json
 import os
 import sqlite3
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,8 +21,14 @@ import pytest
 from edgebird.cli import visits as visits_command
 from edgebird.errors import EdgebirdError, OutputError, UsageError
 from edgebird.history.charts import chart_lines, counts_by_day, counts_by_hour, write_plot
-from edgebird.history.listing import CSV_COLUMNS, parse_since, select_visits, stores
-from edgebird.history.store import VisitStore, read_visits
+from edgebird.history.listing import (
+    CSV_COLUMNS,
+    parse_since,
+    select_starts,
+    select_visits,
+    stores,
+)
+from edgebird.history.store import VisitStore, read_starts, read_visits
 from edgebird.structures import Visit
 
 
@@ -278,7 +285,7 @@ def test_what_the_user_and_the_service_have_stored_is_found(
 
 
 def test_hours_and_days_are_local(state: Path) -> None:
-    chosen = select_visits(stores(str(state)), camera="feeder")
+    chosen = select_starts(stores(str(state)), camera="feeder")
     hours = counts_by_hour(chosen)
     assert {hour: count for hour, count in enumerate(hours) if count} == {0: 1, 8: 1, 9: 2}
     days = counts_by_day(chosen, 31)
@@ -287,7 +294,7 @@ def test_hours_and_days_are_local(state: Path) -> None:
 
 
 def test_bars_are_as_long_as_their_counts(state: Path, visits: Visits) -> None:
-    chosen = select_visits(stores(str(state)), camera="feeder")
+    chosen = select_starts(stores(str(state)), camera="feeder")
     lines = chart_lines(chosen, 40)
     assert max(map(len, lines)) <= 40
     assert len(lines) == 2 + 24 + 3 + 3
@@ -304,9 +311,9 @@ def test_a_chart_says_what_it_leaves_out(tmp_path: Path) -> None:
     path = tmp_path / "visits" / "feeder.sqlite"
     with closing(VisitStore(path)) as store:
         store.put([visit("2026-01-01T07:00:00"), visit("2026-01-31T07:00:00")], {})
-        assert "visits by day" in chart_lines(select_visits([path]), 40)
+        assert "visits by day" in chart_lines(select_starts([path]), 40)
         store.put([visit("2026-02-09T07:00:00")], {})
-    assert "visits by day, the last 31 of 40" in chart_lines(select_visits([path]), 40)
+    assert "visits by day, the last 31 of 40" in chart_lines(select_starts([path]), 40)
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",), ("--chart",)])
@@ -345,7 +352,7 @@ def test_a_plot_is_a_picture_with_a_bar_for_each_count(
 def test_a_plot_that_cannot_be_written_or_is_no_png_says_so(
     state: Path, tmp_path: Path, visits: Visits
 ) -> None:
-    chosen = select_visits(stores(str(state)))
+    chosen = select_starts(stores(str(state)))
     with pytest.raises(OutputError, match="cannot write"):
         write_plot(chosen, tmp_path / "none" / "plot.png")
     with pytest.raises(UsageError, match="PNG"):
@@ -356,12 +363,12 @@ def test_a_plot_that_cannot_be_written_or_is_no_png_says_so(
 
 def test_a_damaged_row_hides_no_other(state: Path) -> None:
     path = state / "visits" / "feeder.sqlite"
-    before = len(read_visits(path))
+    before = list(read_visits(path))
     with closing(sqlite3.connect(path)) as db, db:
         query = "UPDATE visits SET box = '[1, 2', frame_size = 'null' WHERE id = ?"
-        db.execute(query, (read_visits(path)[0].id,))
-    visits = read_visits(path)
-    assert len(visits) == before
+        db.execute(query, (before[0].id,))
+    visits = list(read_visits(path))
+    assert len(visits) == len(before)
     assert (visits[0].box, visits[0].frame_size) == (None, None)
 
 
@@ -375,5 +382,67 @@ def test_a_year_is_stored_in_little_room_and_listed_soon(tmp_path: Path) -> None
         )
     assert os.path.getsize(path) < 20_000 * 250  # 20 MB hold more than 80,000
     began_s = time.process_time()
-    assert len(select_visits([path])) == 20_000
+    assert len(list(select_visits([path]))) == 20_000
     assert time.process_time() - began_s < 5
+
+
+@pytest.fixture
+def long_log(tmp_path: Path) -> Iterator[VisitStore]:
+    """The store of a camera with 3000 visits that edgebird still writes to."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    with closing(VisitStore(tmp_path / "visits" / "feeder.sqlite")) as store:
+        store.put(
+            [visit(f"{start + timedelta(minutes=9 * n):%Y-%m-%dT%H:%M:%S}") for n in range(3000)],
+            {},
+        )
+        yield store
+
+
+def test_many_visits_are_read_in_order_and_without_gaps(
+    tmp_path: Path, long_log: VisitStore
+) -> None:
+    everything = long_log.visits()
+    path = tmp_path / "visits" / "feeder.sqlite"
+    assert list(read_visits(path)) == everything
+    for last in (1, 1000, 2500, 3000, 4000):
+        assert list(read_visits(path, last=last)) == everything[-last:]
+        assert read_starts(path, last=last) == [v.started_utc_s for v in everything[-last:]]
+    since_s = everything[1234].started_utc_s
+    assert list(read_visits(path, since_s=since_s)) == everything[1234:]
+    assert list(read_visits(path, since_s=since_s, last=1000)) == everything[-1000:]
+    assert list(read_visits(path, kept=True)) == []
+
+
+@pytest.mark.parametrize("flags", ["--csv", "--json", "--since=2024-01-01", "--chart"])
+def test_an_export_holds_only_a_few_visits_in_memory(
+    tmp_path: Path, long_log: VisitStore, flags: str
+) -> None:
+    def export() -> None:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            visits_command.main(["--state", str(tmp_path), flags], standalone_mode=False)
+
+    export()  # what it imports does not count
+    tracemalloc.start()
+    try:
+        export()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1_000_000
+
+
+def test_a_reader_that_waits_does_not_keep_the_log_from_being_emptied(
+    tmp_path: Path, long_log: VisitStore
+) -> None:
+    path = tmp_path / "visits" / "feeder.sqlite"
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists():
+        pytest.skip("this disk has blocks too small for a log")
+    waiting = select_visits([path])
+    first = next(waiting)
+    with closing(sqlite3.connect(path, timeout=0.1)) as db:
+        (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert (busy, log.stat().st_size) == (0, 0)
+    long_log.put([visit("2026-03-28T07:00:00")], {})
+    newest = list(waiting)[-1]
+    assert (first.id, newest.id) == ("feeder-20240101T000000", "feeder-20260328T070000")

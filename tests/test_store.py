@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ from edgebird.config import Config, overruled
 from edgebird.detect import _store_sinks
 from edgebird.disk import DiskUse, folders_mb, free_mb, sync, written_bytes
 from edgebird.errors import EdgebirdError
-from edgebird.history.store import VisitStore, find_stores, keep_visit, read_visits
+from edgebird.history import store as history
+from edgebird.history.store import StoredVisit, VisitStore, find_stores, keep_visit
 from edgebird.sinks.store import StoreSink
 from edgebird.snapshots import Snapshots
 from edgebird.structures import Visit, VisitChanged
@@ -38,6 +39,10 @@ def ended(number: int) -> Visit:
 
 def started(number: int) -> Visit:
     return changes(number, None)[0].visit
+
+
+def read_visits(path: Path) -> list[StoredVisit]:
+    return list(history.read_visits(path))
 
 
 def states(path: Path) -> list[str]:
@@ -184,6 +189,34 @@ def test_a_kept_picture_survives_the_limit_and_can_be_given_back(
         keep_visit(path, going_on.id, True)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_a_folder_for_kept_pictures_belongs_to_whom_the_others_belong(
+    path: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    snapshots = Snapshots(pictures)
+    os.chown(pictures, 65534, 65534)
+    with closing(VisitStore(path)) as store:
+        store.put([snapshots.save(changes(0, GREY)[1]).visit], {})
+        assert keep_visit(path, ended(0).id, True)
+    folder = (pictures / "kept").stat()
+    assert (folder.st_uid, folder.st_gid) == (65534, 65534)
+
+
+def test_a_broken_picture_that_cannot_be_deleted_does_not_stop_the_store(
+    path: Path, tmp_path: Path
+) -> None:
+    stays = tmp_path / "pictures" / "kept" / f"{ended(0).id}.jpg"
+    stays.mkdir(parents=True)  # neither a picture nor a file that could be deleted
+    disk = DiskUse()
+    with closing(StoreSink(path, disk=disk, pictures=tmp_path / "pictures")) as sink:
+        sink.emit(VisitChanged("end", ended(1)))
+        eventually(lambda: sink.waiting == 0)
+    assert [visit.id for visit in read_visits(path)] == [ended(1).id]
+    assert disk.problem is None
+    assert stays.exists()
+
+
 def test_a_damaged_file_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.parent.mkdir()
     path.write_bytes(b"this is no database " * 500)
@@ -306,6 +339,68 @@ def test_no_picture_is_written_into_the_reserve(
     (record,) = caplog.records
     assert "reserve_mb" in record.getMessage()
     assert "alerts go out without a picture" in str(disk.problem)
+
+
+@dataclass
+class Disk:
+    """So much room for a folder and for what else is on the same disk."""
+
+    folder: Path
+    room: int
+    others: int = 0
+
+    def free_mb(self, _: Path) -> float:
+        return (self.room - self.others - self.used) / 1e6
+
+    @property
+    def used(self) -> int:
+        return sum(file.stat().st_size for file in self.folder.iterdir())
+
+
+@pytest.fixture
+def small_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A disk of 200 kB, with old pictures and one that somebody else has put there."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for day in range(1, 10):
+        old = folder / f"{CAMERA}-2023010{day}T120000.jpg"
+        old.write_bytes(b"x" * 10_000)
+        os.utime(old, (day * 86400, day * 86400))
+    disk = Disk(folder, 200_000)
+    monkeypatch.setattr("edgebird.snapshots.free_mb", disk.free_mb)
+    return disk
+
+
+def test_the_oldest_pictures_go_before_the_reserve_is_touched(
+    small_card: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = DiskUse()
+    snapshots = Snapshots(small_card.folder, keep_mb=0.15, reserve_mb=0.1, disk=disk)
+    (small_card.folder / "kept").mkdir()
+    least = 1.0
+    for number in range(80):
+        for change in changes(number, GREY):
+            picture = snapshots.save(change).visit.snapshot
+            assert picture is not None
+            assert Path(picture).is_file()
+        least = min(least, small_card.free_mb(small_card.folder))
+    assert least > 0.1 - 0.002  # but for the picture that showed that there is too little
+    assert small_card.used > 80_000  # no more went than had to
+    assert (disk.problem, caplog.records) == (None, [])
+
+
+def test_a_disk_that_others_fill_does_not_cost_all_pictures(small_card: Disk) -> None:
+    snapshots = Snapshots(small_card.folder, keep_mb=0.4, reserve_mb=0.05)
+    small_card.others = 110_000  # 50 kB lack, and a little more
+    before = small_card.used
+    assert snapshots.save(changes(0, GREY)[0]).visit.snapshot is not None
+    assert before - small_card.used < 25_000  # not all at once
+    small_card.others = 200_000  # more than all pictures take: it would be in vain
+    left = len(list(small_card.folder.iterdir()))
+    for number in range(1, 9):
+        for change in changes(number, GREY):
+            assert snapshots.save(change).visit.snapshot is not None
+    assert len(list(small_card.folder.iterdir())) == left
 
 
 def test_pictures_pause_when_the_writes_of_a_day_are_spent(

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from edgebird.errors import OutputError
-from edgebird.history.store import StoredVisit
 from edgebird.structures import Image
 
 _DAYS_IN_TERMINAL = 31
@@ -24,20 +23,24 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _PALE, _BAR = (50, 50, 50), (225, 225, 225), (70, 130, 60)
 
 
-def counts_by_hour(visits: Sequence[StoredVisit]) -> list[int]:
-    """How many visits started in each of the 24 hours of the day, local time."""
-    hours = Counter(_local(visit).hour for visit in visits)
+def counts_by_hour(starts: Sequence[float]) -> list[int]:
+    """How many visits started in each of the 24 hours of the day, local time.
+
+    Args:
+        starts: when they did, as seconds since 1970-01-01 UTC.
+    """
+    hours = Counter(_local(start_s).hour for start_s in starts)
     return [hours[hour] for hour in range(24)]
 
 
-def counts_by_day(visits: Sequence[StoredVisit], most_days: int) -> list[tuple[date, int]]:
+def counts_by_day(starts: Sequence[float], most_days: int) -> list[tuple[date, int]]:
     """How many visits started on each day from the first to the last, local time.
 
     Args:
-        visits: at least one.
+        starts: as for `counts_by_hour`, at least one.
         most_days: only the last days, if there are more.
     """
-    days = Counter(_local(visit).date() for visit in visits)
+    days = Counter(_local(start_s).date() for start_s in starts)
     first, last = min(days), max(days)
     first = max(first, last - timedelta(days=most_days - 1))
     return [
@@ -46,45 +49,46 @@ def counts_by_day(visits: Sequence[StoredVisit], most_days: int) -> list[tuple[d
     ]
 
 
-def chart_lines(visits: Sequence[StoredVisit], width: int, *, blocks: bool = True) -> list[str]:
+def chart_lines(starts: Sequence[float], width: int, *, blocks: bool = True) -> list[str]:
     """Bars for a terminal.
 
     Args:
-        visits: at least one.
+        starts: when visits started, as seconds since 1970-01-01 UTC; at least one.
         width: of the terminal, in characters.
         blocks: whether it can show Unicode's blocks; else bars are made of ``#``.
     """
     lines = ["visits by hour of the day", ""]
-    hours = [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(visits))]
+    hours = [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(starts))]
     lines += _bars(hours, width, blocks)
-    days = counts_by_day(visits, _DAYS_IN_TERMINAL)
-    lines += ["", f"visits by day{_of_more(visits, days)}", ""]
+    days = counts_by_day(starts, _DAYS_IN_TERMINAL)
+    lines += ["", f"visits by day{_of_more(starts, days)}", ""]
     lines += _bars([(f"{day:%a %Y-%m-%d}", count) for day, count in days], width, blocks)
     return lines
 
 
-def write_plot(visits: Sequence[StoredVisit], path: Path) -> None:
+def write_plot(starts: Sequence[float], path: Path) -> None:
     """Write both charts as a PNG.
 
     Args:
-        visits: those to draw; without any both charts are empty.
+        starts: when visits started, as seconds since 1970-01-01 UTC, in order; without any both
+            charts are empty.
         path: of the picture.
 
     Raises:
         OutputError: it cannot be written.
     """
-    if visits:
-        days = counts_by_day(visits, _DAYS_IN_PICTURE)
-        first, last = _local(visits[0]).date(), _local(visits[-1]).date()
-        title = f"{len(visits)} visits from {first} to {last}, by hour of the day"
+    if starts:
+        days = counts_by_day(starts, _DAYS_IN_PICTURE)
+        first, last = _local(starts[0]).date(), _local(starts[-1]).date()
+        title = f"{len(starts)} visits from {first} to {last}, by hour of the day"
     else:
         days = [(datetime.now().astimezone().date(), 0)]
         title = "no visits"
     upper = _panel(
-        title, [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(visits))]
+        title, [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(starts))]
     )
     lower = _panel(
-        f"by day{_of_more(visits, days)}", [(f"{day:%d %b %y}", count) for day, count in days]
+        f"by day{_of_more(starts, days)}", [(f"{day:%d %b %y}", count) for day, count in days]
     )
     _, encoded = cv2.imencode(".png", np.vstack([upper, lower])[..., ::-1])
     try:
@@ -93,16 +97,16 @@ def write_plot(visits: Sequence[StoredVisit], path: Path) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _of_more(visits: Sequence[StoredVisit], days: Sequence[tuple[date, int]]) -> str:
+def _of_more(starts: Sequence[float], days: Sequence[tuple[date, int]]) -> str:
     """What to add to the heading where days before those shown had visits, too."""
-    first = min((_local(visit).date() for visit in visits), default=days[0][0])
+    first = _local(min(starts)).date() if starts else days[0][0]
     if first >= days[0][0]:
         return ""
     return f", the last {len(days)} of {(days[-1][0] - first).days + 1}"
 
 
-def _local(visit: StoredVisit) -> datetime:
-    return datetime.fromtimestamp(visit.started_utc_s, UTC).astimezone()
+def _local(start_s: float) -> datetime:
+    return datetime.fromtimestamp(start_s, UTC).astimezone()
 
 
 def _bars(rows: Sequence[tuple[str, int]], width: int, blocks: bool) -> list[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 
 from edgebird.config import state_folder
 from edgebird.errors import EdgebirdError, UsageError
-from edgebird.history.store import StoredVisit, find_stores, keep_visit, read_visits
+from edgebird.history.store import StoredVisit, find_stores, keep_visit, read_starts, read_visits
 from edgebird.mqtt.payloads import utc_iso
 from edgebird.mqtt.topics import slug
 
@@ -79,9 +82,9 @@ def select_visits(
     camera: str | None = None,
     kept: bool = False,
     last: int | None = None,
-    unreadable: list[EdgebirdError] | None = None,
-) -> list[StoredVisit]:
-    """The visits in some stores, newest last.
+    unreadable: dict[Path, EdgebirdError] | None = None,
+) -> Iterator[StoredVisit]:
+    """The visits in some stores, newest last; only those of ``last`` are in memory at once.
 
     Args:
         paths: the stores.
@@ -89,24 +92,70 @@ def select_visits(
         camera: only those of this camera, named as configured or as in its topics.
         kept: only those that are kept for ever.
         last: only so many, the newest.
-        unreadable: takes the errors of stores that cannot be read, whose visits are left out then.
+        unreadable: takes the errors of stores that cannot be read, whose visits are left out from
+            there on.
+
+    Raises:
+        EdgebirdError: a store cannot be read, and ``unreadable`` is not given; while they are gone
+            through.
+    """
+    since_s = _seconds(since)
+
+    def visits_of(path: Path) -> Iterator[StoredVisit]:
+        with _told(path, unreadable):
+            yield from read_visits(path, since_s=since_s, kept=kept, last=last)
+
+    each = map(visits_of, _of_camera(paths, camera))
+    visits = heapq.merge(*each, key=lambda visit: visit.started_utc_s)
+    return visits if last is None else iter(deque(visits, last))
+
+
+def select_starts(
+    paths: Iterable[Path],
+    *,
+    since: datetime | None = None,
+    camera: str | None = None,
+    kept: bool = False,
+    last: int | None = None,
+    unreadable: dict[Path, EdgebirdError] | None = None,
+) -> list[float]:
+    """When the visits in some stores started, as seconds since 1970-01-01 UTC, in order.
+
+    Args:
+        paths: see `select_visits`.
+        since: likewise.
+        camera: likewise.
+        kept: likewise.
+        last: likewise.
+        unreadable: likewise.
 
     Raises:
         EdgebirdError: a store cannot be read, and ``unreadable`` is not given.
     """
-    since_s = -math.inf if since is None else since.timestamp()
-    visits: list[StoredVisit] = []
-    for path in paths:
-        if camera is not None and slug(camera) != path.stem:
-            continue
-        try:
-            visits += read_visits(path, since_s=since_s, kept=kept, last=last)
-        except EdgebirdError as error:
-            if unreadable is None:
-                raise
-            unreadable.append(error)
-    visits.sort(key=lambda visit: visit.started_utc_s)
-    return visits if last is None else visits[-last:]
+    starts: list[float] = []
+    for path in _of_camera(paths, camera):
+        with _told(path, unreadable):
+            starts += read_starts(path, since_s=_seconds(since), kept=kept, last=last)
+    starts.sort()
+    return starts if last is None else starts[-last:]
+
+
+def _of_camera(paths: Iterable[Path], camera: str | None) -> list[Path]:
+    return [path for path in paths if camera is None or slug(camera) == path.stem]
+
+
+def _seconds(since: datetime | None) -> float:
+    return -math.inf if since is None else since.timestamp()
+
+
+@contextmanager
+def _told(path: Path, unreadable: dict[Path, EdgebirdError] | None) -> Iterator[None]:
+    try:
+        yield
+    except EdgebirdError as error:
+        if unreadable is None:
+            raise
+        unreadable[path] = error
 
 
 def set_kept(paths: Sequence[Path], ids: Sequence[str], keep: bool) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ _KEEP_HOURS = 31 * 24
 # What is dropped at once when there is no more room.
 _DROP_SHARE = 0.02
 _WAIT_S = 5.0
+_ROWS_AT_ONCE = 500
 
 _SCHEMA = 1
 # A camera's ids end in the time, so the order of the ids is that of the visits.
@@ -145,7 +146,8 @@ class VisitStore:
                 if _is_whole_jpeg(where):
                     self._adopt(id_, picture)
                 else:
-                    where.unlink(missing_ok=True)
+                    with suppress(OSError):  # a broken picture that stays is no reason to fail
+                        where.unlink()
             self._db.executemany(
                 "UPDATE visits SET kept = 1 WHERE id = ? AND NOT kept", [(id_,) for id_ in kept]
             )
@@ -235,8 +237,11 @@ def find_stores(state: Path) -> list[Path]:
 
 def read_visits(
     path: Path, *, since_s: float = -math.inf, kept: bool = False, last: int | None = None
-) -> list[StoredVisit]:
+) -> Iterator[StoredVisit]:
     """Visits of one camera in order; edgebird may be writing at the same time.
+
+    Some are read at a time: a year of them would not fit into a small board's memory, and a reader
+    that waited for a pager with the file open would let its log grow.
 
     Args:
         path: of its store.
@@ -245,12 +250,39 @@ def read_visits(
         last: only so many, the newest.
 
     Raises:
+        EdgebirdError: the file cannot be read; while it is gone through.
+    """
+    chosen = "started_s >= ? AND kept >= ?"
+    after = ""
+    if last is not None:
+        before = f"SELECT id FROM visits WHERE {chosen} ORDER BY id DESC LIMIT 1 OFFSET ?"
+        if found := _read(path, before, (since_s, int(kept), last)):
+            after = found[0][0]
+    page = f"SELECT {_COLUMNS} FROM visits WHERE id > ? AND {chosen} ORDER BY id LIMIT ?"
+    while rows := _read(path, page, (after, since_s, int(kept), _ROWS_AT_ONCE)):
+        yield from (_stored(row, path.stem) for row in rows)
+        after = rows[-1][0]
+
+
+def read_starts(
+    path: Path, *, since_s: float = -math.inf, kept: bool = False, last: int | None = None
+) -> list[float]:
+    """When the visits of one camera started, in their order, as seconds since 1970-01-01 UTC.
+
+    Args:
+        path: see `read_visits`.
+        since_s: likewise.
+        kept: likewise.
+        last: likewise.
+
+    Raises:
         EdgebirdError: the file cannot be read.
     """
-    chosen = "WHERE started_s >= ? AND kept >= ? ORDER BY id DESC LIMIT ?"
-    with _as_line(path, "read"):
-        rows = _rows(path, chosen, (since_s, int(kept), -1 if last is None else last))
-    return [_stored(row, path.stem) for row in reversed(rows)]
+    starts = (
+        "SELECT started_s FROM visits WHERE started_s >= ? AND kept >= ? ORDER BY id DESC LIMIT ?"
+    )
+    rows = _read(path, starts, (since_s, int(kept), -1 if last is None else last))
+    return [started_s for (started_s,) in reversed(rows)]
 
 
 def keep_visit(path: Path, id_: str, keep: bool) -> bool:
@@ -265,7 +297,7 @@ def keep_visit(path: Path, id_: str, keep: bool) -> bool:
         EdgebirdError: it still goes on, or the disk does not take it.
     """
     with _as_line(path, "change"):
-        rows = _rows(path, "WHERE id = ?", (id_,))
+        rows = _rows(path, f"SELECT {_COLUMNS} FROM visits WHERE id = ?", (id_,))
         if not rows:
             return False
         visit = _stored(rows[0], path.stem)
@@ -284,7 +316,12 @@ def keep_visit(path: Path, id_: str, keep: bool) -> bool:
 def _move_picture(picture: Path, keep: bool) -> None:
     folder = picture.parent.parent if picture.parent.name == KEPT else picture.parent
     target = folder / KEPT if keep else folder
-    target.mkdir(exist_ok=True)
+    if not target.exists():
+        target.mkdir()
+        if os.geteuid() == 0:
+            # `sudo edgebird visits keep` must leave it to the service
+            owner = folder.stat()
+            os.chown(target, owner.st_uid, owner.st_gid, follow_symlinks=False)
     picture.replace(target / picture.name)
 
 
@@ -298,9 +335,13 @@ def _as_line(path: Path, verb: str) -> Iterator[None]:
         raise EdgebirdError(f"cannot {verb} the visits in {path}: {reason}{hint}") from error
 
 
-def _rows(path: Path, chosen: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-    """Rows of some visits, without ever writing."""
-    query = f"SELECT {_COLUMNS} FROM visits {chosen}"
+def _read(path: Path, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    with _as_line(path, "read"):
+        return _rows(path, query, values)
+
+
+def _rows(path: Path, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    """What a query finds, without ever writing."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         return _fetch(uri, query, values)
@@ -350,7 +391,7 @@ def _stored(row: tuple[Any, ...], camera: str) -> StoredVisit:
         score,
         _numbers(box, 4),
         _numbers(size, 2),
-        None if picture is None else _where(Path(picture)),
+        None if picture is None else _where(picture),
         bool(kept),
     )
 
@@ -364,9 +405,11 @@ def _numbers(text: str | None, count: int) -> tuple[Any, ...] | None:
     return numbers if len(numbers) == count else None
 
 
-def _where(picture: Path) -> Path | None:
+def _where(picture: str) -> Path | None:
     """Where a picture is now: in its place, among the kept ones, or deleted to make room."""
-    return next(filter(os.path.isfile, (picture, picture.parent / KEPT / picture.name)), None)
+    folder, name = os.path.split(picture)
+    here = filter(os.path.isfile, (picture, os.path.join(folder, KEPT, name)))
+    return next(map(Path, here), None)
 
 
 def _is_whole_jpeg(path: Path) -> bool:
