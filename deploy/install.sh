@@ -147,6 +147,11 @@ check_machine() {
 
 # install_packages NAME...: those that are missing, remembered for --uninstall
 install_packages() {
+    add_packages "$@" || fail "cannot install $*; without a network, install them before"
+}
+
+# add_packages NAME...: the same, or fails with the distribution's own words
+add_packages() {
     local missing=() before
     local name
     for name in "$@"; do
@@ -162,8 +167,10 @@ install_packages() {
     dpkg-query -W -f '${Package}\n' | sort -u >"$before"
     apt_get install --no-install-recommends "${missing[@]}" 2>/dev/null || {
         apt_get update || say "the list of packages could not be brought up to date"
-        apt_get install --no-install-recommends "${missing[@]}" ||
-            fail "cannot install ${missing[*]}; without a network, install them before"
+        apt_get install --no-install-recommends "${missing[@]}" || {
+            rm -f "$before"
+            return 1
+        }
     }
     mkdir -p "$HOME_DIR"
     dpkg-query -W -f '${Package}\n' | sort -u | comm -13 "$before" - >>"$PACKAGES_ADDED"
@@ -172,6 +179,25 @@ install_packages() {
 
 apt_get() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 "$@" </dev/null >/dev/null
+}
+
+# The ribbon camera's library, which only Raspberry Pi OS has.
+install_ribbon_library() {
+    if ribbon_camera; then
+        install_packages python3-picamera2
+    else
+        add_packages python3-picamera2 2>/dev/null ||
+            say "python3-picamera2 cannot be had, so the Pi's ribbon camera will not work; others do"
+    fi
+}
+
+# Whether that is the camera, as far as one knows: settings that are there are not changed.
+ribbon_camera() {
+    if [ -e "$SETTINGS" ]; then
+        grep -qsE '^\s*source\s*=\s*.picamera2' "$SETTINGS_DIR"/*.toml
+    else
+        [[ -z $camera || $camera == picamera2* ]]
+    fi
 }
 
 # --- the program ------------------------------------------------------------------------------
@@ -276,24 +302,54 @@ switch_to() {
     fi
 }
 
-active_units() {
-    systemctl list-units --plain --no-legend --state=active,activating,reloading,failed \
+# units_that_are STATE[,STATE...]
+units_that_are() {
+    systemctl list-units --plain --no-legend --state="$1" \
         'edgebird.service' 'edgebird@*.service' | awk '{ print $1 }'
 }
 
-# Which units are to run: those for several cameras, if there are any, else the one.
-wanted_units() {
-    compgen -G "$UNIT_DIR/multi-user.target.wants/edgebird@*.service" | sed 's#.*/##' ||
-        say edgebird.service
+enabled_units() {
+    local link
+    for link in "$UNIT_DIR"/multi-user.target.wants/edgebird{,@*}.service; do
+        [ ! -L "$link" ] || say "${link##*/}"
+    done
 }
 
-# start_units start|restart: a service that runs already is left alone by start
+running_units() { units_that_are active,activating,reloading; }
+
+# Which units are to run: those that start at boot or run already, else the one.
+wanted_units() {
+    { enabled_units; running_units || true; } | sort -u | grep . || say edgebird.service
+}
+
+# start_units start|restart UNIT...: a service that runs already is left alone by start
 start_units() {
-    local unit
-    for unit in $(wanted_units); do
-        systemctl enable --quiet "$unit"
-        systemctl reset-failed "$unit" 2>/dev/null || true
-        systemctl "$1" "$unit" || return 1
+    local verb=$1 unit
+    shift
+    # what somebody runs for a while beside those that start at boot is not to start at boot, too
+    [ -n "$(enabled_units)" ] || run systemctl enable --quiet "$@"
+    for unit in "$@"; do
+        run systemctl reset-failed "$unit" 2>/dev/null || true
+        run systemctl "$verb" "$unit" || return 1
+    done
+}
+
+# in_use RELEASE: whether a process runs from it
+in_use() {
+    local file word
+    for file in /proc/[0-9]*/cmdline; do
+        while IFS= read -r -d '' word; do
+            [[ $word != "$1"/* ]] || return 0
+        done 2>/dev/null <"$file"
+    done
+    return 1
+}
+
+# remove_old_releases BEFORE: this one stays for a way back by hand, as does what is in use
+remove_old_releases() {
+    local old
+    for old in "$RELEASES"/*; do
+        [ "$old" -ef $HOME_DIR/current ] || [ "$old" -ef "$1" ] || in_use "$old" || rm -rf "$old"
     done
 }
 
@@ -339,22 +395,49 @@ write_settings() {
     } | put $SETTINGS 0640 edgebird
 }
 
+# Whether the user edgebird, if there is one, is the service's, and no person's.
+user_is_ours() {
+    local entry uid shell
+    entry=$(getent passwd edgebird) || return 0
+    IFS=: read -r _ _ uid _ _ _ shell <<<"$entry"
+    [ "$uid" -lt 1000 ] && [[ $shell == */nologin || $shell == */false ]]
+}
+
+check_user() {
+    user_is_ours ||
+        fail "the user edgebird is a person's account, and the service needs one of this name that" \
+            "nobody can log in to: give the person's account and its group another name first"
+}
+
 make_user() {
-    getent passwd edgebird >/dev/null && return
+    local group=--user-group
+    ! getent passwd edgebird >/dev/null || return 0
     step "adding the user edgebird"
-    run useradd --system --user-group --no-create-home --home-dir $STATE_DIR \
+    ! getent group edgebird >/dev/null || group=--gid=edgebird
+    run useradd --system "$group" --no-create-home --home-dir $STATE_DIR \
         --shell /usr/sbin/nologin --groups video edgebird
+}
+
+remove_user() {
+    if ! user_is_ours; then
+        say "the user edgebird is a person's account, which stays"
+        return
+    fi
+    ! getent passwd edgebird >/dev/null || run userdel edgebird
+    # goes with its user, but not where it has other members
+    ! getent group edgebird >/dev/null || run groupdel edgebird
 }
 
 # --- the two ways -----------------------------------------------------------------------------
 
 install_all() {
-    local before='' packages=(python3-venv) old verb=restart
+    local before='' units=() verb=restart
     check_machine
+    check_user
+    install_packages python3-venv
     if on_a_pi; then
-        packages+=(python3-picamera2)
+        install_ribbon_library
     fi
-    install_packages "${packages[@]}"
     make_user
     if [ -L $HOME_DIR/current ]; then
         before=$(readlink -f $HOME_DIR/current)
@@ -364,20 +447,21 @@ install_all() {
     run ln -sfn $HOME_DIR/current/bin/edgebird $COMMAND
     switch_to "${new:-$before}"
 
+    if systemd_runs; then
+        mapfile -t units < <(wanted_units)
+    fi
     if [ -z "$start" ] || ! systemd_runs; then
         step "the service was not started"
-    elif [ -n "$dry_run" ]; then
-        run systemctl enable "$(wanted_units)"
-        run systemctl restart "$(wanted_units)"
+        [ -z "$before" ] || say "   one that runs already stays at its version until it is restarted"
     else
         step "starting the service"
         [ -n "$new" ] || verb=start
-        if ! start_units "$verb"; then
-            systemctl status --no-pager --lines 8 "$(wanted_units | head -n 1)" || true
+        if ! start_units "$verb" "${units[@]}"; then
+            systemctl status --no-pager --lines 8 "${units[@]}" || true
             if [ -n "$new" ] && [ -n "$before" ]; then
                 say "the new version does not start: back to the one before"
                 switch_to "$before"
-                start_units restart || true
+                start_units restart "${units[@]}" || true
                 fail "the version before was put back; the messages above say why the new one failed"
             fi
             fail "the service does not start: see above, correct $SETTINGS, and then" \
@@ -385,13 +469,8 @@ install_all() {
         fi
     fi
 
-    # the one before stays, for a way back by hand
     if [ -n "$new" ] && [ -z "$dry_run" ]; then
-        local current
-        current=$(readlink -f $HOME_DIR/current)
-        for old in "$RELEASES"/*; do
-            [ "$old" = "$current" ] || [ "$old" = "${before:-none}" ] || rm -rf "$old"
-        done
+        remove_old_releases "$before"
     fi
     new=''
     next_step
@@ -413,7 +492,7 @@ remove_all() {
     local unit added=''
     step "taking edgebird off"
     if systemd_runs; then
-        for unit in $(active_units) $(wanted_units); do
+        for unit in $(wanted_units) $(units_that_are failed); do
             run systemctl disable --now --quiet "$unit" 2>/dev/null || true
             run systemctl reset-failed "$unit" 2>/dev/null || true
         done
@@ -429,10 +508,8 @@ remove_all() {
     fi
     if [ -n "$purge" ]; then
         run rm -rf $SETTINGS_DIR $STATE_DIR $LOG_DIR \
-            $UNIT_DIR/edgebird.service.d $UNIT_DIR/edgebird@.service.d
-        if getent passwd edgebird >/dev/null; then
-            run userdel edgebird
-        fi
+            $UNIT_DIR/edgebird.service.d $UNIT_DIR/edgebird@*.service.d
+        remove_user
         say "nothing of edgebird is left"
     else
         say "settings in $SETTINGS_DIR, pictures and alerts in $STATE_DIR and the user edgebird stay;"

@@ -7,6 +7,7 @@ they mean; `edgebird config init` writes such a file.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,10 @@ Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 
 # Where services have their settings, and the folders that they run in (see ``systemd/``).
 SERVICE_SETTINGS, SERVICE_FOLDER = Path("/etc/edgebird"), Path("/var/lib/edgebird")
+# As in LoadCredential=mqtt-password:/etc/edgebird/mqtt-password.
+CREDENTIAL = "mqtt-password"
+# Sources that are no path: see `open_camera`; the last is a name below /dev/v4l/by-id.
+_NO_PATH = re.compile(r"|\d+|picamera2(:.*)?|demo:.*|[\w+.-]+://.*|[^/]+-index\d+", re.DOTALL)
 
 EXAMPLE = Path(__file__).parent / "example.toml"
 """All settings with their meaning, none of them set."""
@@ -146,8 +151,11 @@ class Config(_Section, frozen=True):
     output: OutputSection = OutputSection()
 
 
-def load_config(path: Path | None) -> Config:
+def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
     """Read a configuration file; the defaults without one.
+
+    A service gets its password from systemd. Whoever else reads its settings has the file that
+    this password is in as ``password_file``, if there is one and no other is set.
 
     Raises:
         ConfigError: it cannot be read, is not TOML, or has an unknown key or a wrong value, with
@@ -157,24 +165,55 @@ def load_config(path: Path | None) -> Config:
         return Config()
     values = read_config(path)
     try:
-        return msgspec.convert(values, Config)
+        config = msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {in_words(error)}") from error
+    password = str(service_password())
+    if (
+        config.mqtt.password_file is None
+        and _is_a_services(path)
+        and not environment.get("CREDENTIALS_DIRECTORY")
+        and os.path.exists(password)
+    ):
+        config = overruled(config, mqtt={"password_file": password})
+    return config
+
+
+def service_password() -> Path:
+    """The file from which systemd hands the broker's password to services."""
+    return SERVICE_SETTINGS / CREDENTIAL
+
+
+def _is_a_services(path: Path) -> bool:
+    """Whether a service has its settings from there."""
+    return path.absolute().parent == SERVICE_SETTINGS
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """What a configuration file says, whether or not its keys and values are known.
 
     Raises:
-        ConfigError: it cannot be read, or is not TOML.
+        ConfigError: it cannot be read, is not TOML, or has what no setting can be.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        # some editors begin a file with a byte order mark
+        values = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: a number in it has too many digits") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: brackets in it are nested too deeply") from error
+    for section, part in values.items():
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if isinstance(value, str) and "\0" in value:
+                raise ConfigError(
+                    f"{path}: `{section}.{key}` holds the character U+0000, which no name can have"
+                )
+    return values
 
 
 def in_words(error: msgspec.ValidationError) -> str:
@@ -207,21 +246,36 @@ def settings_of(config: Config) -> dict[str, Any]:
 
 
 def as_its_service(config: Config, path: Path | None) -> Config:
-    """The settings of a service with their folders where it has them, whoever asks and from where;
-    those of another file as they are.
+    """The settings of a service with their files and folders where it has them, whoever asks and
+    from where; those of another file as they are.
 
     Args:
         config: the settings.
         path: the file that they are from.
     """
-    if path is None or path.absolute().parent != SERVICE_SETTINGS:
+    if path is None or not _is_a_services(path):
         return config
     folder = SERVICE_FOLDER if path.stem == "edgebird" else SERVICE_FOLDER / path.stem
-    output, mqtt = config.output, config.mqtt
-    save = None if output.save is None else str(folder / output.save)
-    state = str(folder / (mqtt.state or "."))
-    replace = msgspec.structs.replace
-    return replace(config, output=replace(output, save=save), mqtt=replace(mqtt, state=state))
+
+    def there(name: str | None) -> str | None:
+        return None if name is None else str(folder / name)
+
+    source, mqtt = config.camera.source, config.mqtt
+    if source is not None and not _NO_PATH.fullmatch(source):
+        source = there(source)
+    return overruled(
+        config,
+        camera={"source": source},
+        detector={"model": there(config.detector.model)},
+        mqtt={
+            "password_file": there(mqtt.password_file),
+            "ca_file": there(mqtt.ca_file),
+            "cert_file": there(mqtt.cert_file),
+            "key_file": there(mqtt.key_file),
+            "state": there(mqtt.state or "."),
+        },
+        output={"save": there(config.output.save)},
+    )
 
 
 def state_folder(setting: str | None, environment: Mapping[str, str] = os.environ) -> Path:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
 import msgspec
 import pytest
+from test_cameras import unprivileged
 
 from edgebird.config import (
     EXAMPLE,
@@ -15,7 +17,8 @@ from edgebird.config import (
     read_config,
     settings_of,
 )
-from edgebird.errors import ConfigError
+from edgebird.errors import ConfigError, UsageError
+from edgebird.mqtt.address import broker_address
 from edgebird.tracker import TrackerSettings
 from edgebird.visits import VisitSettings
 
@@ -99,6 +102,105 @@ def test_folders_of_a_service_are_where_it_runs(tmp_path: Path) -> None:
     assert (served.output.save, served.mqtt.state) == ("/srv/birds", "/srv/state")
 
 
+FILES = """
+[camera]
+source = "clips/birds.mp4"
+[detector]
+model = "my.tflite"
+[mqtt]
+password_file = "password"
+ca_file = "ca.crt"
+cert_file = "feeder.crt"
+key_file = "/srv/feeder.key"
+"""
+
+
+def test_files_of_a_service_are_where_it_runs(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, FILES))
+    served = as_its_service(config, Path("/etc/edgebird/front.toml"))
+    folder = "/var/lib/edgebird/front"
+    assert served.camera.source == f"{folder}/clips/birds.mp4"
+    assert served.detector.model == f"{folder}/my.tflite"
+    assert served.mqtt.password_file == f"{folder}/password"
+    assert served.mqtt.ca_file == f"{folder}/ca.crt"
+    assert served.mqtt.cert_file == f"{folder}/feeder.crt"
+    assert served.mqtt.key_file == "/srv/feeder.key"
+    assert as_its_service(config, tmp_path / "edgebird.toml") == config
+    assert as_its_service(Config(), Path("/etc/edgebird/front.toml")).camera == Config().camera
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("0", "/dev/video0", "usb-046d_USB2.0_Cam-video-index0", "picamera2", "picamera2:1"),
+        *("demo:", "demo:?seed=3", "rtsp://me:word@host/x", "ftp://host", "/srv/birds.mp4", ""),
+    ],
+)
+def test_a_source_that_is_no_file_of_the_services_folder_stays(source: str) -> None:
+    config = overruled(Config(), camera={"source": source})
+    served = as_its_service(config, Path("/etc/edgebird/edgebird.toml"))
+    assert served.camera.source == source
+
+
+@pytest.fixture
+def service_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for that with the settings of services, with a password in it."""
+    monkeypatch.setattr("edgebird.config.SERVICE_SETTINGS", tmp_path)
+    (tmp_path / "mqtt-password").write_text("of the service\n")
+    return tmp_path
+
+
+def test_who_reads_a_services_settings_has_its_password(service_settings: Path) -> None:
+    path = written(service_settings, '[mqtt]\nurl = "mqtt://feeder@host"\n')
+    assert broker_address(load_config(path, {}).mqtt, {}).password == "of the service"
+    # what is given in another way comes first, and another broker may want no user
+    mqtt = load_config(path, {}).mqtt
+    environment = {"EDGEBIRD_MQTT_PASSWORD": "of the environment"}
+    assert broker_address(mqtt, environment).password == "of the environment"
+    for url, password in (("mqtt://me:word@other", "word"), ("mqtt://other", None)):
+        mqtt = overruled(load_config(path, {}), mqtt={"url": url}).mqtt
+        assert broker_address(mqtt, {}).password == password
+    # the file need not have a password, nor be there
+    (service_settings / "mqtt-password").write_text("\n")
+    assert broker_address(load_config(path, {}).mqtt, {}).password is None
+    (service_settings / "mqtt-password").unlink()
+    assert load_config(path, {}).mqtt.password_file is None
+
+
+def test_the_service_itself_has_its_password_from_systemd(service_settings: Path) -> None:
+    path = written(service_settings, '[mqtt]\nurl = "mqtt://feeder@host"\n')
+    credentials = service_settings / "credentials"
+    credentials.mkdir()
+    (credentials / "mqtt-password").write_text("from systemd\n")
+    environment = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    mqtt = load_config(path, environment).mqtt
+    assert mqtt.password_file is None
+    assert broker_address(mqtt, environment).password == "from systemd"
+
+
+def test_only_a_services_settings_have_its_password(service_settings: Path) -> None:
+    elsewhere = service_settings / "elsewhere"
+    elsewhere.mkdir()
+    path = written(elsewhere, '[mqtt]\nurl = "mqtt://feeder@host"\n')
+    assert load_config(path, {}).mqtt.password_file is None
+    path = written(service_settings, '[mqtt]\nuser = "feeder"\npassword_file = "/srv/own"\n')
+    assert load_config(path, {}).mqtt.password_file == "/srv/own"
+
+
+def test_a_services_password_that_is_for_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest's own folders are closed to the user that this is tried as
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        monkeypatch.setattr("edgebird.config.SERVICE_SETTINGS", folder)
+        folder.chmod(0o755)
+        (folder / "mqtt-password").write_text("secret\n")
+        (folder / "mqtt-password").chmod(0)
+        path = written(folder, '[mqtt]\nurl = "mqtt://feeder@host"\n')
+        path.chmod(0o644)
+        with unprivileged(), pytest.raises(UsageError, match="denied; try with sudo"):
+            broker_address(load_config(path, {}).mqtt, {})
+
+
 def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_config(tmp_path / "none.toml")
@@ -106,6 +208,27 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="UTF-8"):
         load_config(binary)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"[camera]\nexposure_us = {'9' * 5000}\n", "too many digits"),
+        (f"[motion]\nzones = {'[' * 3000}{']' * 3000}\n", "nested too deeply"),
+        ('[mqtt]\npassword_file = "y\\u0000"\n', "`mqtt.password_file` holds the character"),
+    ],
+    ids=["digits", "brackets", "zero"],
+)
+def test_what_no_setting_can_be_is_one_line(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=rf"edgebird\.toml: .*{problem}") as caught:
+        load_config(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "edgebird.toml"
+    path.write_text("[detector]\nthreads = 2\n", "utf-8-sig")
+    assert load_config(path).detector.threads == 2
 
 
 def test_the_command_line_overrules_and_none_does_not(tmp_path: Path) -> None:

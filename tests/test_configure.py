@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,25 @@ def test_show_takes_the_flags_of_detect(tmp_path: Path) -> None:
     assert "s3cret" not in shown
 
 
+def test_commands_with_a_services_settings_have_its_password(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgebird.config.SERVICE_SETTINGS", tmp_path)
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", passwords, "feeder", "right"], check=True)
+    broker = new_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
+    broker.start()
+    path = written(tmp_path, f'[mqtt]\nurl = "mqtt://feeder@{broker.address}"\n')
+    secret = tmp_path / "mqtt-password"
+    secret.write_text("right\n")
+    for command in (["broker-check"], ["forget", "--camera", "gone"]):
+        done = invoked(*command, "--config", path)
+        assert done.exit_code == 0, (done.output, done.exception)
+    shown = invoked("config", "show", "--config", path).output
+    assert re.search(rf"^# password: \*\*\* +# {secret}$", shown, re.MULTILINE)
+    assert "right" not in shown
+
+
 # --- check
 
 
@@ -343,6 +363,30 @@ def test_a_live_camera_is_not_opened_and_a_good_file_has_no_problem(tmp_path: Pa
     assert reference_problems(config) == []
     assert not (tmp_path / "new").exists()
     assert model_problems(config) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("picamera2:front", "give a number after the colon"),
+        ("picamera2:", "give a number after the colon"),
+        ("rtsp://", "names no host"),
+        ("rtsp://anna:geheim@:554/x", "names no host"),
+        ("picamera2", None),
+        ("picamera2:1", None),
+        ("rtsp://anna:w@rd#1@camera.local/x", None),
+        ("http://[2001:db8::5]:80/x", None),
+    ],
+)
+def test_the_form_of_a_live_source_is_looked_at(
+    source: str, problem: str | None, tmp_path: Path
+) -> None:
+    config = overruled(Config(), camera={"source": source}, mqtt={"state": str(tmp_path)})
+    problems = reference_problems(config)
+    assert len(problems) == (problem is not None)
+    if problem is not None:
+        assert problem in problems[0]
+        assert "geheim" not in problems[0]
 
 
 def test_a_model_without_its_card_is_a_problem(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from stand_ins import scripted_camera
 from test_cli import edgebird, free_port
 
 from edgebird.cli import cli
-from edgebird.config import Config, overruled
+from edgebird.config import Config, load_config, overruled
 from edgebird.doctor import Check, Examination, Installation, checks, examine, parts, system
 from edgebird.doctor.machine import Answer, Machine, User, clock_is_synchronised, run_program
 from edgebird.errors import BrokerError, CameraError, ModelError
@@ -312,6 +312,68 @@ def test_the_services_state(tmp_path: Path, output: str, state: str, word: str) 
     assert word in check.found + check.cure
 
 
+def unit(name: str, state: str, file_state: str) -> str:
+    return (
+        f"Id={name}\nLoadState=loaded\nActiveState={state}\nUnitFileState={file_state}\n"
+        "NRestarts=0\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("units", "state", "found", "cure"),
+    [
+        (
+            [
+                ("edgebird.service", "inactive", "disabled"),
+                ("edgebird@front.service", "active", "enabled"),
+            ],
+            *("ok", "edgebird@front.service active", ""),
+        ),
+        (
+            [
+                ("edgebird.service", "inactive", "disabled"),
+                ("edgebird@front.service", "inactive", "enabled"),
+            ],
+            *("warn", "edgebird@front.service inactive", "enable --now edgebird@front.service"),
+        ),
+        # it is to start at boot, so it should run
+        (
+            [
+                ("edgebird.service", "inactive", "enabled"),
+                ("edgebird@front.service", "active", "enabled"),
+            ],
+            "warn",
+            "edgebird.service inactive, edgebird@front.service active",
+            "enable --now edgebird.service",
+        ),
+        (
+            [("edgebird.service", "inactive", "disabled")],
+            *("warn", "edgebird.service inactive", "enable --now edgebird.service"),
+        ),
+        (
+            [("edgebird.service", "activating", "enabled")],
+            *("warn", "edgebird.service starting", "look again"),
+        ),
+        (
+            [("edgebird.service", "deactivating", "enabled")],
+            *("warn", "edgebird.service deactivating", "enable --now"),
+        ),
+        ([("edgebird.service", "reloading", "enabled")], "ok", "edgebird.service reloading", ""),
+    ],
+)
+def test_units_that_are_off_on_purpose_or_just_starting(
+    tmp_path: Path, units: list[tuple[str, str, str]], state: str, found: str, cure: str
+) -> None:
+    output = "\n".join(unit(*told) for told in units)
+    programs = Programs({"systemctl": Answer(0, output, "")})
+    check = system.service(installed(machine(tmp_path, run=programs)))
+    assert (check.state, check.found) == (state, found)
+    assert cure in check.cure
+    assert bool(cure) == bool(check.cure)
+    [command] = programs.asked
+    assert "UnitFileState" in " ".join(command)
+
+
 def test_errors_in_the_journal(tmp_path: Path) -> None:
     lines = "Jan 01 10:00:00 pi edgebird[1]: one\nJan 01 10:00:01 pi edgebird[1]: two\n"
     programs = Programs({"journalctl": Answer(0, lines, "")})
@@ -491,6 +553,21 @@ def test_a_broker_that_refuses_us(new_mosquitto: Callable[..., Mosquitto], tmp_p
             parts.broker(installation)
         names = ("broker", "home assistant")
         assert states(installation, *names) == {"broker": "fail", "home assistant": "skip"}
+
+
+def test_a_broker_that_wants_the_services_password(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgebird.config.SERVICE_SETTINGS", tmp_path)
+    passwords, path = tmp_path / "passwords", tmp_path / "edgebird.toml"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", passwords, "feeder", "right"], check=True)
+    broker = new_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
+    broker.start()
+    path.write_text(f'[mqtt]\nurl = "mqtt://{broker.address}"\nuser = "feeder"\n')
+    (tmp_path / "mqtt-password").write_text("right\n")
+    pi = machine(tmp_path / "pi")
+    installation = Installation(machine=pi, config=load_config(path), config_path=path)
+    assert states(installation, "broker") == {"broker": "ok"}
 
 
 def test_without_a_broker_there_is_nothing_to_ask(tmp_path: Path) -> None:

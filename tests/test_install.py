@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -176,3 +177,199 @@ def test_the_settings_that_it_writes_can_be_read(mqtt: str, tmp_path: Path) -> N
     assert config.camera.source == "demo:"
     assert config.mqtt.url == (mqtt or None)
     assert config.output.save == "pictures"
+
+
+def in_the_script(
+    script: str, *, path: Path | None = None, **variables: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run some of the installer's functions, with variables of its own overruled."""
+    settings = "".join(f"{name}={value}; " for name, value in variables.items())
+    return run("bash", "-c", f"source {INSTALL}; {settings} {script}", path=path)
+
+
+# --- which units run, and from which version
+
+
+def fake_systemctl(folder: Path, units: dict[str, str]) -> Path:
+    """A systemctl that knows units and their states; where it writes down what it is asked."""
+    asked, program = folder / "asked", folder / "systemctl"
+    listed = "".join(
+        f'case $3$4 in *{state}*) echo "{name} loaded {state}";; esac\n'
+        for name, state in units.items()
+    )
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = list-units ] || echo "$@" >>{asked}\n'
+        f'[ "$1" = list-units ] || exit 0\n{listed}'
+    )
+    program.chmod(0o755)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("enabled", "units", "started", "newly_enabled"),
+    [
+        ("", {}, ["edgebird.service"], ["edgebird.service"]),
+        (
+            "edgebird.service edgebird@front.service",
+            {"edgebird.service": "active", "edgebird@front.service": "active"},
+            ["edgebird.service", "edgebird@front.service"],
+            [],
+        ),
+        # one that runs and does not start at boot, and one that starts at boot and has failed
+        (
+            "edgebird@front.service",
+            {"edgebird@front.service": "failed", "edgebird@trial.service": "active"},
+            ["edgebird@front.service", "edgebird@trial.service"],
+            [],
+        ),
+        # switched off after it had failed
+        (
+            "edgebird@front.service",
+            {"edgebird.service": "failed", "edgebird@front.service": "activating"},
+            ["edgebird@front.service"],
+            [],
+        ),
+    ],
+)
+def test_an_update_starts_again_what_runs_and_what_starts_at_boot(
+    tmp_path: Path,
+    enabled: str,
+    units: dict[str, str],
+    started: list[str],
+    newly_enabled: list[str],
+) -> None:
+    wants = tmp_path / "multi-user.target.wants"
+    wants.mkdir()
+    for name in enabled.split():
+        (wants / name).symlink_to("/nowhere")
+    asked = fake_systemctl(tmp_path, units)
+    script = "mapfile -t units < <(wanted_units); start_units restart ${units[@]}"
+    done = in_the_script(script, path=tmp_path, UNIT_DIR=tmp_path)
+    assert done.returncode == 0, done.stderr
+    orders = [line.split() for line in asked.read_text().splitlines()]
+    assert [order[-1] for order in orders if order[0] == "restart"] == started
+    assert [order[-1] for order in orders if order[0] == "enable"] == newly_enabled
+
+
+def test_a_version_that_still_runs_is_not_deleted(tmp_path: Path) -> None:
+    releases = tmp_path / "releases"
+    for name in ("1-unused", "2-runs", "3-before", "4-current"):
+        (releases / name / "bin").mkdir(parents=True)
+    (tmp_path / "current").symlink_to(releases / "4-current")
+    # as a program of this version shows in the list of processes
+    command = [f"{releases}/2-runs/bin/python", "-c", "read line"]
+    variables = {"HOME_DIR": tmp_path, "RELEASES": releases}
+    script = f"remove_old_releases {releases}/3-before"
+    bash = shutil.which("bash")
+    with subprocess.Popen(command, executable=bash, stdin=subprocess.PIPE) as process:
+        done = in_the_script(script, **variables)
+        assert process.poll() is None
+        process.communicate()
+    assert done.returncode == 0, done.stderr
+    left = ["2-runs", "3-before", "4-current"]
+    assert sorted(path.name for path in releases.iterdir()) == left
+    assert in_the_script(script, **variables).returncode == 0
+    assert sorted(path.name for path in releases.iterdir()) == left[1:]
+
+
+# --- the ribbon camera's library
+
+
+@needs_apt
+@pytest.mark.parametrize(
+    ("camera", "settings", "goes_on"),
+    [
+        ("0", None, True),
+        ("rtsp://camera/1", None, True),
+        ("picamera2:1", None, False),
+        ("", None, False),
+        ("", 'source = "0"', True),
+        ("0", 'source = "picamera2"', False),
+    ],
+)
+def test_only_a_ribbon_camera_needs_its_library(
+    tmp_path: Path, camera: str, settings: str | None, goes_on: bool
+) -> None:
+    path = tmp_path / "edgebird.toml"
+    if settings is not None:
+        path.write_text(f"[camera]\n{settings}\n")
+    done = in_the_script(
+        "apt_get() { echo 'E: no such package' >&2; return 1; }; package_installed() { false; }; "
+        "step() { :; }; install_ribbon_library",
+        camera=camera,
+        SETTINGS=path,
+        SETTINGS_DIR=tmp_path,
+        HOME_DIR=tmp_path / "opt",
+    )
+    assert (done.returncode == 0) == goes_on
+    assert ("python3-picamera2 cannot be had" in done.stdout) == goes_on
+    assert ("cannot install python3-picamera2" in done.stderr) != goes_on
+    assert bool(done.stderr) != goes_on
+
+
+# --- the user
+
+
+SERVICE_USER = "edgebird:x:998:998::/var/lib/edgebird:/usr/sbin/nologin"
+PERSONS = (
+    "edgebird:x:1000:1000::/home/edgebird:/bin/bash",
+    "edgebird:x:998:998::/home/edgebird:/bin/bash",
+    "edgebird:x:1000:1000::/home/edgebird:/usr/sbin/nologin",
+)
+
+
+def accounts(folder: Path, *, user: str = "", group: str = "") -> Path:
+    """A folder with a getent that knows the user and the group edgebird, or does not."""
+    program = folder / "getent"
+    found = {"passwd": user, "group": group}
+    cases = "".join(f"{key}) found={shlex.quote(line)};; " for key, line in found.items())
+    program.write_text(f'#!/bin/sh\ncase $1 in {cases}esac\n[ "$found" ] && echo "$found"\n')
+    program.chmod(0o755)
+    return folder
+
+
+ORDERS = 'run() { echo "$@"; }; step() { :; }; '
+
+
+def test_a_group_that_is_left_from_before_is_taken(tmp_path: Path) -> None:
+    fresh = in_the_script(f"{ORDERS} make_user", path=accounts(tmp_path))
+    assert "useradd --system --user-group " in fresh.stdout
+    path = accounts(tmp_path, group="edgebird:x:998:pi")
+    again = in_the_script(f"{ORDERS} make_user", path=path)
+    assert "useradd --system --gid=edgebird " in again.stdout
+    path = accounts(tmp_path, user=SERVICE_USER, group="edgebird:x:998:")
+    there = in_the_script(f"{ORDERS} check_user; make_user", path=path)
+    assert (there.returncode, there.stdout) == (0, "")
+
+
+def test_the_user_goes_and_the_group_too(tmp_path: Path) -> None:
+    path = accounts(tmp_path, user=SERVICE_USER, group="edgebird:x:998:pi")
+    done = in_the_script(f"{ORDERS} remove_user", path=path)
+    assert done.stdout.splitlines() == ["userdel edgebird", "groupdel edgebird"]
+
+
+@pytest.mark.parametrize("person", PERSONS)
+def test_a_persons_account_is_neither_taken_nor_removed(tmp_path: Path, person: str) -> None:
+    path = accounts(tmp_path, user=person, group="edgebird:x:1000:")
+    done = in_the_script(f"{ORDERS} check_user; make_user", path=path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "a person's account" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    done = in_the_script(f"{ORDERS} remove_user", path=path)
+    assert done.returncode == 0, done.stderr
+    assert "del" not in done.stdout
+    assert "stays" in done.stdout
+
+
+def test_a_purge_takes_what_was_changed_of_the_units(tmp_path: Path) -> None:
+    for name in ("edgebird.service.d", "edgebird@.service.d", "edgebird@front.service.d"):
+        (tmp_path / name).mkdir()
+    done = in_the_script(
+        f"{ORDERS} systemd_runs() {{ false; }}; remove_all",
+        path=accounts(tmp_path),
+        purge="yes",
+        UNIT_DIR=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for folder in tmp_path.glob("*.service.d"):
+        assert f" {folder}" in done.stdout

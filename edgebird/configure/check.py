@@ -64,24 +64,31 @@ def _raised_by(action: Callable[[], object]) -> Iterator[str]:
 
 
 def _source_problems(source: str | None, fps: float | None) -> Iterator[str]:
-    """Only of what is no live camera: whether that works is found out by opening it."""
+    """Of a live camera only the form: whether it works is found out by opening it."""
     if source is None:
         return
-    from edgebird.camera import check_live_rate, is_live, open_camera
+    from edgebird.camera import check_live_form, check_live_rate, is_live, open_camera
 
     if not is_live(source):
         yield from _raised_by(lambda: open_camera(source).close())
-    elif fps is not None:
+        return
+    yield from _raised_by(lambda: check_live_form(source))
+    if fps is not None:
         yield from _raised_by(lambda: check_live_rate(fps))
 
 
 def _broker_problems(config: Config) -> Iterator[str]:
-    from edgebird.mqtt.address import broker_address
+    from edgebird.mqtt.address import broker_address, own_password_file
 
-    files = ("password_file", "ca_file", "cert_file", "key_file")
+    mqtt = config.mqtt
+    files = {
+        "password_file": own_password_file(mqtt),
+        "ca_file": mqtt.ca_file,
+        "cert_file": mqtt.cert_file,
+        "key_file": mqtt.key_file,
+    }
     unreadable = []
-    for key in files:
-        name = getattr(config.mqtt, key)
+    for key, name in files.items():
         if name is None:
             continue
         try:

@@ -99,18 +99,19 @@ def toml_value(value: Any) -> str:
 
 def _password(config: Config, environment: Mapping[str, str]) -> Setting:
     """Whether there is a password for the broker, and where; see `broker_address`."""
+    from edgebird.mqtt.address import credential, own_password_file
+
     url = config.mqtt.url or ""
     user = url.rpartition("://")[2].rpartition("@")[0]
-    credential = Path(environment.get("CREDENTIALS_DIRECTORY", "/nowhere")) / "mqtt-password"
     origin = None
-    if config.mqtt.password_file is not None:
-        origin = config.mqtt.password_file
+    if (file := own_password_file(config.mqtt)) is not None:
+        origin = file
     elif ":" in user:
         origin = "mqtt.url"
     elif environment.get("EDGEBIRD_MQTT_PASSWORD"):
         origin = "$EDGEBIRD_MQTT_PASSWORD"
-    elif os.path.exists(credential):
-        origin = str(credential)
+    elif path := credential(config.mqtt, environment):
+        origin = str(path)
     return Setting("mqtt.password", HIDDEN if origin else None, origin or "default")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -218,24 +219,35 @@ def service(installation: Installation) -> Check:
     there = {name: unit for name, unit in units.items() if unit["LoadState"] == "loaded"}
     if not there:
         return Check("skip", "edgebird is not installed as a service")
+    # with several cameras, each with a unit of its own, this one is off on purpose
+    if len(there) > 1 and _is_off(there.get("edgebird.service", {})):
+        del there["edgebird.service"]
     restarts = {name: int(unit.get("NRestarts") or 0) for name, unit in there.items()}
+    words = {"activating": "starting"}
+    states = {n: words.get(unit["ActiveState"], unit["ActiveState"]) for n, unit in there.items()}
     found = ", ".join(
-        f"{name} {unit['ActiveState']}"
-        + (f" after {restarts[name]} restarts" if restarts[name] else "")
-        for name, unit in there.items()
+        f"{name} {state}" + (f" after {restarts[name]} restarts" if restarts[name] else "")
+        for name, state in states.items()
     )
-    if failed := [name for name, unit in there.items() if unit["ActiveState"] == "failed"]:
+    if failed := [name for name, state in states.items() if state == "failed"]:
         return Check("fail", found, f"journalctl -u {failed[0]} -n 20 says why")
-    if idle := [name for name, unit in there.items() if unit["ActiveState"] != "active"]:
+    running = ("active", "reloading", "starting")
+    if idle := [name for name, state in states.items() if state not in running]:
         return Check("warn", found, f"sudo systemctl enable --now {idle[0]}")
     if any(restarts.values()):
         return Check("warn", found, f"journalctl -u {max(restarts, key=lambda n: restarts[n])}")
+    if "starting" in states.values():
+        return Check("warn", found, "look again in three minutes")
     return Check("ok", found)
+
+
+def _is_off(unit: Mapping[str, str]) -> bool:
+    return (unit.get("ActiveState"), unit.get("UnitFileState")) == ("inactive", "disabled")
 
 
 def services(machine: Machine) -> dict[str, dict[str, str]] | None:
     """Properties of edgebird's units by name; None where systemd does not run."""
-    properties = "Id,LoadState,ActiveState,NRestarts"
+    properties = "Id,LoadState,ActiveState,UnitFileState,NRestarts"
     answer = machine.run(["systemctl", "show", f"--property={properties}", *UNITS])
     if answer is None or answer.code != 0:
         return None

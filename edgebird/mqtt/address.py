@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
+from edgebird.config import CREDENTIAL, service_password
 from edgebird.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ Version = Literal["3.1.1", "5"]
 DEFAULT_PORT = 1883
 _PORTS: dict[str, int] = {"mqtt": DEFAULT_PORT, "mqtts": 8883, "ws": 80, "wss": 443}
 _WEBSOCKET_PATH = "/mqtt"
-_CREDENTIAL = "mqtt-password"  # as in LoadCredential=mqtt-password:/etc/edgebird/mqtt-password
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,9 @@ def broker_address(
 
     The user is that of the settings, else the URL's, else ``EDGEBIRD_MQTT_USER``. The password is
     that of ``password_file``, else the URL's, else ``EDGEBIRD_MQTT_PASSWORD``, else the systemd
-    credential ``mqtt-password``; of a file only the first line counts.
+    credential ``mqtt-password``; of a file only the first line counts. The file that systemd makes
+    this credential from is taken like it, so that another ``url`` on the command line may have a
+    password of its own, or no user.
 
     Raises:
         UsageError: the URL is wrong, a file cannot be read, or something does not fit together.
@@ -134,16 +136,13 @@ def broker_address(
     address = parse_broker_url(settings.url or "mqtt://localhost")
     user = settings.user or address.user or environment.get("EDGEBIRD_MQTT_USER") or None
     password = address.password
-    if settings.password_file is not None:
+    if (file := own_password_file(settings)) is not None:
         if user is None:
             raise UsageError("[mqtt] password_file is set but no user: add user")
-        password = _first_line(Path(settings.password_file))
+        password = _first_line(Path(file))
     password = password or environment.get("EDGEBIRD_MQTT_PASSWORD") or None
-    if password is None and (folder := environment.get("CREDENTIALS_DIRECTORY")):
-        credential = Path(folder) / _CREDENTIAL
-        # the unit's default, for brokers without passwords, is an empty line
-        if credential.exists() and credential.stat().st_size > 1:
-            password = _first_line(credential)
+    if user and password is None and (path := credential(settings, environment)):
+        password = _first_line(path)
     if (settings.ca_file or settings.cert_file) and not address.encrypted:
         raise UsageError(
             "[mqtt] certificates are set but the URL is not encrypted: write mqtts:// or wss://"
@@ -162,6 +161,26 @@ def broker_address(
     if address.encrypted:
         address.tls_context()  # finds out now whether the files are good
     return address
+
+
+def own_password_file(settings: MqttSection) -> str | None:
+    """The ``password_file``, unless it is the one that services have their credential from."""
+    file = settings.password_file
+    return None if file == str(service_password()) else file
+
+
+def credential(settings: MqttSection, environment: Mapping[str, str]) -> Path | None:
+    """The systemd credential with the password, or what it is made from; None without a password
+    in it.
+    """
+    if folder := environment.get("CREDENTIALS_DIRECTORY"):
+        path = Path(folder) / CREDENTIAL
+    elif settings.password_file == str(service_password()):
+        path = service_password()
+    else:
+        return None
+    # the unit's default, for brokers without passwords, is an empty line
+    return path if path.exists() and path.stat().st_size > 1 else None
 
 
 def _scheme(text: str) -> Scheme:
@@ -188,6 +207,8 @@ def _first_line(path: Path) -> str | None:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        if isinstance(error, PermissionError) and path == service_password():
+            reason = f"{reason}; try with sudo"
         raise UsageError(f"cannot read the MQTT password from {path}: {reason}") from None
     if not lines or not lines[0]:
         raise UsageError(f"the MQTT password file {path} is empty")
