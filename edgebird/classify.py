@@ -125,9 +125,17 @@ def open_classifier(
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a picture shows a bird, and the probability that it does."""
+    """Whether a picture shows a bird, and the probability that it does.
+
+    Args:
+        path: of the picture.
+        name: the file's, with its path where pictures of several folders are looked at.
+        bird: whether it shows one.
+        probability: that it does.
+    """
 
     path: Path
+    name: str
     bird: bool
     probability: float
 
@@ -152,13 +160,21 @@ def classify_pictures(
     """
     least = classifier.threshold if threshold is None else threshold
     bad = 0
+    listed = []
     for source in sources:
         try:
-            for frame in PictureSequence(list_pictures(source)).frames():
+            listed.append(list_pictures(source))
+        except CameraError as error:
+            log.warning("%s", error)
+            bad += 1
+    in_one_folder = len({path.parent for paths in listed for path in paths}) == 1
+    for paths in listed:
+        try:
+            for frame in PictureSequence(paths).frames():
+                path = Path(frame.source)
+                name = path.name if in_one_folder else str(path)
                 [probability] = classifier.probabilities([frame.image])
-                on_verdict(
-                    Verdict(Path(frame.source), bool(probability >= least), float(probability))
-                )
+                on_verdict(Verdict(path, name, bool(probability >= least), float(probability)))
         except CameraError as error:
             log.warning("%s", error)
             bad += 1

@@ -48,12 +48,22 @@ def _interpreter_class() -> Any:
     for module, name in _LIBRARIES:
         try:
             return getattr(importlib.import_module(module), name)
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:
+            _raise_interrupt(error)
             tried.append(f"{module.partition('.')[0]} ({error})")
     raise ModelError(
         "no library to run the model; install one with 'pip install ai-edge-litert'. Tried: "
         + ", ".join(tried)
     )
+
+
+def _raise_interrupt(error: BaseException) -> None:
+    """Raise what an error came of if that was Ctrl-C: a library that loads may make it its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def interpreter_name() -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import stat
 import sys
 import threading
@@ -28,6 +29,10 @@ from typing import Any, TextIO
 
 log = logging.getLogger("edgebird")
 
+NUMBERS_VARY = {"numbers_vary": True}
+"""``extra`` of a message that is the same as others that differ in numbers only, for `Repeats`."""
+
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 _REPEATS = 5
 _WINDOW_S = 60.0
 _REMEMBERED = 100
@@ -114,7 +119,8 @@ class JsonFormatter(logging.Formatter):
 
 class Repeats(logging.Filter):
     """Lets the same message of one logger pass five times a minute, then counts, and tells how many
-    were left out when it passes again.
+    were left out when it passes again. Numbers in it are ignored where it comes with
+    `NUMBERS_VARY`.
 
     A loose cable or a library that complains about each picture must not fill a disk.
 
@@ -131,7 +137,8 @@ class Repeats(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the message passes."""
         message = record.getMessage()
-        key = record.name, message
+        varies = getattr(record, "numbers_vary", False)
+        key = record.name, _NUMBER.sub("#", message) if varies else message
         now_s = self._clock()
         began_s, passed, left_out = self._seen.pop(key, (now_s, 0, 0))
         if now_s - began_s >= _WINDOW_S:

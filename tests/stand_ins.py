@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,24 @@ def red_picture(size: tuple[int, int] = SIZE) -> Image:
 
 
 class ScriptedCapture:
-    """Gives red pictures, whose corner counts them, and then does what ``then`` says."""
+    """Gives red pictures, whose corner counts them, and then does what ``then`` says.
+
+    Before each it complains so many times, as native libraries do.
+    """
 
     def __init__(
-        self, play: int, then: str, pace_s: float = 0.005, size: tuple[int, int] = SIZE
+        self,
+        play: int,
+        then: str,
+        pace_s: float = 0.005,
+        size: tuple[int, int] = SIZE,
+        complaints: int = 0,
     ) -> None:
         self._left = play
         self._then = then
         self._pace_s = pace_s
         self._size = size
+        self._complaints = complaints
         self._count = 0
 
     def read(self) -> Picture | None:
@@ -47,9 +57,14 @@ class ScriptedCapture:
                 time.sleep(3600)
             if self._then == "die":
                 os._exit(1)
+            if self._then == "break":
+                raise ZeroDivisionError("the driver is broken")
             return None
         self._left -= 1
         time.sleep(self._pace_s)
+        for number in range(self._complaints):
+            with suppress(BlockingIOError):
+                os.write(2, b"Corrupt JPEG data: %d extraneous bytes before marker 0xd7\n" % number)
         pixels = red_picture(self._size)[..., ::-1].copy()
         pixels[0, 0] = self._count
         self._count += 1

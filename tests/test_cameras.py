@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stand_ins import RED, SIZE, red_picture, scripted_camera
 
-from edgebird.camera import Camera, is_pictures, is_stream, open_camera
+from edgebird.camera import Camera, is_live, is_pictures, is_stream, open_camera
 from edgebird.camera.demo import DemoFeeder
 from edgebird.camera.files import (
     PictureSequence,
@@ -31,7 +31,7 @@ from edgebird.camera.files import (
     read_picture,
     read_small_grey,
 )
-from edgebird.camera.opencv import redact_url
+from edgebird.camera.opencv import device_capture, redact_url
 from edgebird.camera.picamera import open_picamera
 from edgebird.camera.settings import CameraSettings
 from edgebird.errors import CameraError, UsageError
@@ -222,6 +222,42 @@ def test_no_password_survives_redaction(user: str, password: str) -> None:
     assert password not in redact_url(f"rtsp://{user}:{password}@camera.lan/live")
 
 
+# devices
+
+
+class AskedCapture:
+    """As much of cv2.VideoCapture as is used to open one; remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: dict[int, float] = {}
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def set(self, setting: int, value: float) -> bool:
+        self.asked[setting] = value
+        return True
+
+
+@pytest.mark.parametrize(("fps", "asked"), [(0.5, 1), (2.5, 3), (10.0, 10), (29.97, 30)])
+def test_a_device_is_asked_for_a_whole_rate_that_suffices(
+    fps: float, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = AskedCapture()
+    monkeypatch.setattr("edgebird.camera.opencv.open_quietly", lambda *_: device)
+    device_capture("/dev/null", {"fps": fps})
+    assert device.asked[cv2.CAP_PROP_FPS] == asked
+
+
+def test_the_driver_has_a_buffer_while_the_picture_in_another_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = AskedCapture()
+    monkeypatch.setattr("edgebird.camera.opencv.open_quietly", lambda *_: device)
+    device_capture("/dev/null", {})
+    assert device.asked[cv2.CAP_PROP_BUFFERSIZE] == 2
+
+
 # pictures
 
 
@@ -235,6 +271,18 @@ def test_pictures_are_listed_in_natural_order(tmp_path: Path) -> None:
     assert [path.name for path in list_pictures(str(tmp_path))] == names
     assert [path.name for path in list_pictures(f"{tmp_path}/*")] == names
     assert list_pictures(f"{tmp_path}/bird1.png") == [tmp_path / "bird1.png"]
+
+
+def test_a_link_that_leads_in_a_circle_shows_each_picture_once(tmp_path: Path) -> None:
+    (tmp_path / "2024").mkdir()
+    paths = [tmp_path / name for name in ("1.png", "2.png", "2024/3.png")]
+    for path in paths:
+        path.write_bytes(b"x")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert list_pictures(f"{tmp_path}/**/*.png") == paths
+    # who asks for a link by its name gets it
+    (tmp_path / "latest.png").symlink_to(tmp_path / "2.png")
+    assert tmp_path / "latest.png" in list_pictures(f"{tmp_path}/*.png")
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
@@ -562,16 +610,33 @@ def test_streams_are_told_from_other_sources() -> None:
     assert [source for source in streams + others if is_stream(source)] == streams
 
 
+def test_a_camera_that_is_away_is_known_by_its_stable_name() -> None:
+    name = "usb-046d_HD_Pro_Webcam_C920_1234ABCD-video-index0"
+    others = ["usb-stick.mp4", "video-index0", f"pictures/{name}", f"{name}.jpg"]
+    assert [source for source in [name, *others] if is_live(source)] == [name]
+    assert not is_pictures(name)
+    # it may come later
+    open_camera(name, required=False).close()
+
+
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
         ("98", CameraError, "there is no /dev/video98"),
         ("/dev/video98", CameraError, "there is no /dev/video98"),
+        (
+            "usb-A_Cam-video-index0",
+            CameraError,
+            "there is no /dev/v4l/by-id/usb-A_Cam-video-index0",
+        ),
         ("ftp://host/a.mp4", UsageError, "unknown kind of source ftp://"),
         ("no/such/file", CameraError, "there is no file or folder 'no/such/file'"),
         ("no/such.jpg", CameraError, "there is no picture"),
         ("", CameraError, "there is no file or folder ''"),
         ("picamera2:x", UsageError, "give a number after the colon"),
+        ("rtsp://", UsageError, "names no host"),
+        ("rtsp://anna:word@/stream", UsageError, "camera rtsp://***@/stream names no host"),
+        ("http://[::1/stream", UsageError, "names no host"),
         ("demo:?colour=red", UsageError, "unknown option 'colour'"),
         ("demo:?fps=fast", UsageError, "fps=fast is not a number"),
         ("demo:?fps=0", UsageError, "fps must be above 0"),

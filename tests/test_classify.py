@@ -210,6 +210,18 @@ def test_the_command_answers_in_lines_or_json(tmp_path: Path) -> None:
     assert 0 <= record["probability"] < 0.5
 
 
+def test_pictures_of_several_folders_are_told_apart(tmp_path: Path) -> None:
+    names = []
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+        names.append(str(tmp_path / day / "bird.png"))
+        cv2.imwrite(names[-1], plain(127))
+    found = lines_of(edgebird("classify", "--json", *names))
+    assert [record["image"] for record in found] == names
+    assert [verdict.name for verdict in verdicts(*names)] == names
+    assert [verdict.name for verdict in verdicts(tmp_path / "day1", names[0])] == ["bird.png"] * 2
+
+
 def test_the_command_goes_on_after_bad_input_and_says_so(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "good.png"), plain(127))
     (tmp_path / "empty.jpg").write_bytes(b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import threading
@@ -18,12 +19,14 @@ import pytest
 from conftest import eventually
 from stand_ins import SIZE, StandInPicamera2, red_picture, scripted_camera
 
+from edgebird import logs
 from edgebird.camera import open_camera
 from edgebird.camera.live import LiveCamera, Patience
 from edgebird.camera.opencv import OpenCVCapture
 from edgebird.camera.picamera import PicameraCapture, open_picamera
 from edgebird.camera.settings import CameraSettings, turned
 from edgebird.camera.slot import Picture, Slot
+from edgebird.camera.worker import serve
 from edgebird.errors import CameraError
 from edgebird.structures import Frame, Silence
 
@@ -128,6 +131,85 @@ def test_a_camera_process_that_hangs_or_dies_is_replaced(
     eventually(lambda: not Path(f"/proc/{first}").exists())
 
 
+def test_a_camera_process_that_ends_is_replaced_with_the_cameras_own_error_kept(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    script = [{"play": 1, "then": "end"}, {"refuse": "still away"}]
+    camera = scripted_camera(*script, state=tmp_path / "n")
+    first = camera.process_id
+    errors = []
+    for event in camera.frames():
+        if isinstance(event, Silence):
+            errors.append(event.error)
+            if event.error == "still away":
+                camera._reader.kill()
+        if camera.process_id != first:
+            break
+    camera.close()
+    since = errors[errors.index("still away") :]
+    assert set(since) == {"still away"}
+    assert len(since) > 1
+    assert len(caplog.messages) == 1
+
+
+def test_a_camera_that_cannot_be_opened_for_long_gets_a_new_process_in_time() -> None:
+    left_open: list[int] = []
+    pauses_s: list[float] = []
+
+    def opens_a_pipe_and_fails() -> Any:
+        assert len(left_open) < 1000, "no file can be opened any more"
+        left_open.extend((0, 1))
+        raise CameraError("it is in use by another program")
+
+    def pause(seconds: float) -> None:
+        pauses_s.append(seconds)
+
+    said: list[dict[str, str]] = []
+    slot = Slot.create()
+    serve(opens_a_pipe_and_fails, slot, said.append, pause=pause)
+    slot.close()
+    assert said[-1] == {"state": "closed", "error": "it is in use by another program"}
+    # starting a process costs a small board seconds, so it is not done often either
+    assert sum(pauses_s) > 120
+
+
+@pytest.mark.parametrize(("lasts_s", "last_pause_s"), [(0.0, 5.0), (9.0, 5.0), (11.0, 0.5)])
+def test_only_a_camera_that_stayed_for_a_while_is_opened_again_at_once(
+    lasts_s: float, last_pause_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times_s: list[float] = [0.0]
+    pauses_s: list[float] = []
+
+    class OnePicture:
+        """What an address with a single picture gives."""
+
+        def __init__(self) -> None:
+            self.pictures = [Picture(red_picture(), 0.0, 0.0)]
+            self.end_s = times_s[-1] + lasts_s
+
+        def read(self) -> Picture | None:
+            if self.pictures:
+                return self.pictures.pop()
+            times_s.append(self.end_s)
+            return None
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr("edgebird.camera.worker.MOST_OPENINGS", 6)
+    slot = Slot.create()
+    serve(
+        OnePicture,
+        slot,
+        lambda message: None,
+        pause=pauses_s.append,
+        clock=lambda: times_s[-1],
+    )
+    slot.close()
+    assert pauses_s[0] == pytest.approx(0.5, rel=0.21)
+    assert pauses_s[-1] == pytest.approx(last_pause_s, rel=0.21)
+
+
 def test_closing_ends_frames_although_a_read_hangs(tmp_path: Path) -> None:
     camera = scripted_camera({"play": 1, "then": "hang"}, state=tmp_path / "n")
     rest: list[Any] = []
@@ -196,6 +278,48 @@ def test_pictures_that_are_too_large_are_told_once_with_what_to_do(
     camera.close()
     assert any(isinstance(e, Silence) and "4656 x 3496" in (e.error or "") for e in events)
     assert len(caplog.messages) == 2
+
+
+# what its process lets others see
+
+
+def test_a_library_that_complains_of_each_picture_neither_stops_it_nor_fills_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = io.StringIO()
+    logs.set_up(log)
+    # more than a pipe holds
+    script = [{"play": 30, "then": "end", "complaints": 500}, {"play": 9, "then": "hang"}]
+    camera = scripted_camera(*script, state=tmp_path / "n")
+    # it goes on while nobody reads that
+    eventually(lambda: (tmp_path / "n").read_text() == "2")
+    assert len(frames_of(camera, 1)) == 1
+    lines = [line for line in log.getvalue().splitlines() if "JPEG" in line]
+    assert len(lines) == 5
+    assert lines[0] == "camera cam: Corrupt JPEG data: 0 extraneous bytes before marker 0xd7"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_last_words_of_a_camera_process_are_logged(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    camera = scripted_camera({"play": 1, "then": "break"}, state=tmp_path / "n")
+    assert camera._reader.process.wait(10) == 1
+    camera.close()
+    assert caplog.messages[-1] == "camera cam: ZeroDivisionError: the driver is broken"
+
+
+def test_a_password_is_not_in_the_list_of_processes() -> None:
+    camera = open_camera("rtsp://cam:geheim@127.0.0.1:9/", required=False)
+    assert isinstance(camera, LiveCamera)
+    process = Path(f"/proc/{camera.process_id}")
+    eventually(lambda: b"edgebird.camera.worker" in (process / "cmdline").read_bytes())
+    assert b"geheim" not in (process / "cmdline").read_bytes()
+    assert b"geheim" not in (process / "environ").read_bytes()
+    # and yet it was told
+    frames = camera.frames()
+    eventually(lambda: "***@127.0.0.1" in (getattr(next(frames), "error", "") or ""))
+    camera.close()
 
 
 # what is asked of a camera

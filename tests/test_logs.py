@@ -126,6 +126,19 @@ def test_a_flood_is_cut_and_counted() -> None:
     assert stream.getvalue().splitlines()[-1] == "bad picture 7 (and 595 times before)"
 
 
+def test_a_flood_whose_numbers_vary_is_cut_and_others_are_not() -> None:
+    stream = io.StringIO()
+    logs.set_up(stream)
+    log = logging.getLogger("library")
+    for number in range(20):
+        log.warning("%d bytes before 0x%x", number, number, extra=logs.NUMBERS_VARY)
+        log.warning("picture %d", number)
+    lines = stream.getvalue().splitlines()
+    assert sum("bytes" in line for line in lines) == 5
+    assert sum("picture" in line for line in lines) == 20
+    assert lines[2] == "1 bytes before 0x1"
+
+
 def test_the_memory_for_repeats_is_bounded_and_the_flood_still_cut() -> None:
     repeats = logs.Repeats(clock=lambda: 0.0)
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgebird.errors import ModelError
+from edgebird.errors import ModelError, OutputError
 from edgebird.interpreter import TfliteInterpreter, default_threads
 from edgebird.model import DEFAULT_DETECTOR, ModelCard, load_model, write_model
 
@@ -51,6 +51,34 @@ def test_the_shipped_model_is_int8_with_exact_pixels() -> None:
     # Plain grey is not a bird.
     objectness = grey[model.card.outputs.index("objectness")]
     assert 1 / (1 + np.exp(-objectness.max())) < model.card.threshold
+
+
+@pytest.fixture
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which two libraries to run models are looked for, first and second."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names = [(f"{tmp_path.name}_first", "Interpreter"), (f"{tmp_path.name}_second", "Interpreter")]
+    monkeypatch.setattr("edgebird.interpreter._LIBRARIES", names)
+    return tmp_path
+
+
+def test_a_broken_library_is_told_of(libraries: Path) -> None:
+    model = load_model(DEFAULT_DETECTOR, "detector")
+    (libraries / f"{libraries.name}_second.py").write_text("")
+    told = "No module named .*_first.*_second' has no attribute 'Interpreter'"
+    with pytest.raises(ModelError, match=told) as caught:
+        TfliteInterpreter(model, 1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["raise ImportError from error", "raise AttributeError"])
+def test_ctrl_c_while_a_library_loads_is_no_missing_library(libraries: Path, how: str) -> None:
+    model = load_model(DEFAULT_DETECTOR, "detector")
+    (libraries / f"{libraries.name}_first.py").write_text(
+        f"try:\n    raise KeyboardInterrupt\nexcept BaseException as error:\n    {how}\n"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        TfliteInterpreter(model, 1)
 
 
 def test_any_number_of_threads_gives_the_same(rng_image: np.ndarray) -> None:
@@ -132,3 +160,24 @@ def test_a_card_survives_writing_and_reading(tmp_path: Path) -> None:
     write_model(model.content, model.card, tmp_path / "new" / "m.tflite")
     again: ModelCard = load_model(tmp_path / "new" / "m.tflite", "detector").card
     assert again == model.card
+
+
+def test_a_model_that_is_there_already_is_left_alone(copied: Path) -> None:
+    model = load_model(copied, "detector")
+    before = copied.stat()
+    card = msgspec.structs.replace(model.card, threshold=0.123)
+    write_model(model.content, card, copied)
+    assert load_model(copied, "detector").card == card
+    after = copied.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_model_that_cannot_be_written_leaves_the_one_before(copied: Path) -> None:
+    model = load_model(copied, "detector")
+    # in the way of what is written second
+    (copied.parent / ".model.json.partial").mkdir()
+    card = msgspec.structs.replace(model.card, threshold=0.123)
+    with pytest.raises(OutputError, match=r"cannot write .*model\.tflite: Is a directory"):
+        write_model(b"another", card, copied)
+    assert load_model(copied, "detector") == model
+    assert len(list(copied.parent.iterdir())) == 3

@@ -21,6 +21,8 @@ _FORMS = (
 _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 # Slower, and its picture would be taken for one that has stopped.
 _LOWEST_LIVE_FPS = 0.5
+# What udev calls it below /dev/v4l/by-id. It is known also while the camera is away.
+_STABLE_NAME = re.compile(r"usb-[^/]+-video-index\d+")
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -71,6 +73,7 @@ def open_camera(
     settings = settings or CameraSettings()
     settings = settings if fps is None else replace(settings, fps=fps)
     if is_live(source):
+        check_live_form(source)
         check_live_rate(settings.fps)
     if _is_device(source):
         from edgebird.camera.opencv import open_device
@@ -80,8 +83,6 @@ def open_camera(
     if name == "picamera2":
         from edgebird.camera.picamera import open_picamera
 
-        if colon and not rest.isdecimal():
-            raise UsageError(f"camera {source!r}: give a number after the colon, as in picamera2:1")
         return open_picamera(int(rest or 0), settings, required=required)
     if name == "demo" and colon:
         return _open_demo(source, rest, fps)
@@ -92,6 +93,21 @@ def open_camera(
 
         return open_stream(source, settings, required=required)
     return _open_files(source, fps)
+
+
+def check_live_form(source: str) -> None:
+    """Find out whether a live source says which camera it is, without opening it.
+
+    Raises:
+        UsageError: it does not.
+    """
+    name, colon, number = source.partition(":")
+    if name == "picamera2" and colon and not number.isdecimal():
+        raise UsageError(f"camera {source!r}: give a number after the colon, as in picamera2:1")
+    if is_stream(source):
+        from edgebird.camera.opencv import check_address
+
+        check_address(source)
 
 
 def check_live_rate(fps: float) -> None:
@@ -140,6 +156,7 @@ def _is_device(source: str) -> bool:
     return (
         source.isdecimal()
         or (source.startswith("/dev/") and not (os.path.isfile(source) or os.path.isdir(source)))
+        or _STABLE_NAME.fullmatch(source) is not None
         or (bool(source) and "/" not in source and os.path.exists(f"/dev/v4l/by-id/{source}"))
     )
 

@@ -53,6 +53,8 @@ def list_pictures(source: str) -> list[Path]:
             complaint = f"folder {source} has no pictures"
         else:
             candidates = [Path(name) for name in glob.glob(source, recursive=True)]
+            if "**" in source:
+                candidates = _one_path_of_each(candidates)
             complaint = f"there is no picture {source}"
     except OSError as error:
         raise CameraError(f"{source} cannot be read: {error.strerror}") from error
@@ -288,6 +290,20 @@ def _may_be_file(path: Path) -> bool:
     except OSError:
         # reading it will fail, and say why
         return True
+
+
+def _one_path_of_each(paths: list[Path]) -> list[Path]:
+    """The shortest path of each file: ``**`` follows links, around in circles as well."""
+    shortest: dict[object, Path] = {}
+    for path in sorted(paths, key=lambda path: (len(path.parts), str(path))):
+        try:
+            status = path.stat()
+        except OSError:
+            # reading it will fail, and say why
+            shortest[path] = path
+        else:
+            shortest.setdefault((status.st_dev, status.st_ino), path)
+    return list(shortest.values())
 
 
 def _why_not_opened(path: Path) -> str:

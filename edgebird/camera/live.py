@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from edgebird.camera.slot import Picture, Slot
 from edgebird.errors import CameraError
+from edgebird.logs import NUMBERS_VARY
 from edgebird.structures import Frame, Silence
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ _SILENCE_S = 1.0
 _LONGEST_PAUSE_S = 5.0
 _KILLED_WITHIN_S = 5.0
 _NO_MORE = "it gives no pictures any more"
+# as much as a pipe holds
+_PIPE_BYTES = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +49,13 @@ class LiveCamera:
     """Frames of a camera that does not wait for us: always the newest, older ones are dropped.
 
     The camera is read in a process of its own (see `edgebird.camera.worker`), which opens it again
-    when it is lost, and which is killed and replaced when it hangs. Loss and return are logged
-    once each.
+    when it is lost, and which is killed and replaced when it hangs or ends. Loss and return are
+    logged once each; lines that libraries write to standard error there are logged as warnings.
 
     Args:
         opener: the function that opens the camera, as ``module:name``; it runs in that process,
             returns a `Capture` and raises CameraError.
-        arguments: its keyword arguments; they travel as JSON.
+        arguments: its keyword arguments; they travel as JSON, out of sight of other users.
         source: the camera's name for logs and frames, without credentials.
         patience: time-outs.
         required: the camera has to be there now; otherwise one that is not counts as lost, and is
@@ -76,12 +79,12 @@ class LiveCamera:
     ) -> None:
         self.source = source
         self.dropped = 0
-        self._command = [opener, json.dumps(arguments)]
+        self._command = opener, json.dumps(arguments)
         self._patience = patience or Patience()
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._iterating = False
-        self._reader = _Reader(self._command)
+        self._reader = self._start()
         try:
             self._first: Picture | None = self._wait_for_first() if required else None
         except BaseException:
@@ -119,7 +122,7 @@ class LiveCamera:
         with self._lock:
             if not self._closing.is_set():
                 self._reader.release()
-                self._reader = _Reader(self._command)
+                self._reader = self._start()
 
     def close(self) -> None:
         """End ``frames`` and let go of the camera, also when it hangs."""
@@ -129,6 +132,9 @@ class LiveCamera:
             self._reader.kill()
             if not self._iterating:
                 self._reader.release()
+
+    def _start(self) -> _Reader:
+        return _Reader(*self._command, source=self.source)
 
     def _frames(self) -> Iterator[Frame | Silence]:
         index = 0
@@ -194,25 +200,67 @@ class LiveCamera:
         return None
 
 
+class _Lines:
+    """Lines out of a pipe, as far as they have come.
+
+    Attributes:
+        ended: nothing comes any more.
+    """
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        assert pipe is not None
+        self.ended = False
+        self._pipe = pipe
+        self._unfinished = b""
+        os.set_blocking(pipe.fileno(), False)
+
+    def fileno(self) -> int:
+        """The pipe's file descriptor, to wait for."""
+        return self._pipe.fileno()
+
+    def read(self) -> list[str]:
+        """Those that came since the last time, without waiting; the last one may lack its end."""
+        try:
+            heard = os.read(self._pipe.fileno(), _PIPE_BYTES)
+        except BlockingIOError:
+            return []
+        self.ended |= not heard
+        *lines, self._unfinished = (self._unfinished + (heard or b"\n")).split(b"\n")
+        # what never ends its line must not fill the memory
+        self._unfinished = self._unfinished[-_PIPE_BYTES:]
+        return [text for line in lines if (text := line.decode(errors="replace").strip())]
+
+    def close(self) -> None:
+        """Close the pipe."""
+        self._pipe.close()
+
+
 class _Reader:
     """One process that reads the camera.
+
+    Args:
+        opener: the function that opens it, as ``module:name``.
+        arguments: that function's, as JSON.
+        source: the camera's name for logs.
 
     Attributes:
         problem: why the camera is closed, as the process said; None when it is not.
         was_open: the camera has been open.
     """
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, opener: str, arguments: str, *, source: str) -> None:
+        self._source = source
         self.problem: str | None = None
         self.was_open = False
         self._slot = Slot.create()
         fds = self._slot.memory_fd, self._slot.count_fd
         self.process = subprocess.Popen(
             # -P: without modules of the folder that we were started in
-            [sys.executable, "-P", "-m", "edgebird.camera.worker", *command, *map(str, fds)],
-            # its end closes with us, and then the process ends
+            [sys.executable, "-P", "-m", "edgebird.camera.worker", opener, *map(str, fds)],
+            # takes the arguments; its end closes with us, and then the process ends
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             pass_fds=fds,
             # Ctrl-C is for us, who end it in order
             process_group=0,
@@ -224,11 +272,13 @@ class _Reader:
                 "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "4",
             },
         )
-        assert self.process.stdout is not None
-        self._messages = self.process.stdout.fileno()
-        os.set_blocking(self._messages, False)
-        self._unread = b""
-        self._ended = self._released = False
+        assert self.process.stdin is not None
+        self._stdin = self.process.stdin
+        self._messages = _Lines(self.process.stdout)
+        self._complaints = _Lines(self.process.stderr)
+        with suppress(BrokenPipeError):  # it has ended, which shows in its messages
+            os.write(self._stdin.fileno(), f"{arguments}\n".encode())
+        self._released = False
         self._waits_for: Literal["open", "first", "next"] = "open"
         self._active_s = time.monotonic()
 
@@ -244,15 +294,15 @@ class _Reader:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for a picture or a message; False at once when the process has ended."""
-        if self._ended:
+        if self._messages.ended:
             return False
-        select.select([self._slot.count_fd, self._messages], [], [], timeout_s)
+        select.select([self._slot.count_fd, self._messages.fileno()], [], [], timeout_s)
         return True
 
     def hangs(self, patience: Patience) -> bool:
         """Whether it has ended, or nothing was heard of it for too long."""
         limits_s = {"open": patience.open_s, "first": patience.first_s, "next": patience.read_s}
-        return self._ended or time.monotonic() - self._active_s > limits_s[self._waits_for]
+        return self._messages.ended or time.monotonic() - self._active_s > limits_s[self._waits_for]
 
     def kill(self) -> None:
         """End the process, whatever it does."""
@@ -267,19 +317,19 @@ class _Reader:
         # One that is stuck in the kernel cannot be waited for; it goes when its driver lets it.
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(_KILLED_WITHIN_S)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._pass_on()  # its last words
+        for pipe in (self._stdin, self._messages, self._complaints):
+            pipe.close()
         self._slot.close()
 
+    def _pass_on(self) -> None:
+        """Log what libraries complained of."""
+        for line in self._complaints.read():
+            log.warning("camera %s: %s", self._source, line, extra=NUMBERS_VARY)
+
     def _hear(self) -> None:
-        try:
-            heard = os.read(self._messages, 65536)
-        except BlockingIOError:
-            return
-        self._ended |= not heard
-        *lines, self._unread = (self._unread + heard).split(b"\n")
-        for line in lines:
+        self._pass_on()
+        for line in self._messages.read():
             message = json.loads(line)
             self._active_s = time.monotonic()
             is_open = message["state"] == "open"

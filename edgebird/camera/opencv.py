@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from edgebird.camera.live import LiveCamera, Patience
 from edgebird.camera.settings import CameraSettings, turned
 from edgebird.camera.slot import Picture
-from edgebird.errors import CameraError
+from edgebird.errors import CameraError, UsageError
 
 STABLE_NAMES = Path("/dev/v4l/by-id")
 
@@ -52,6 +54,29 @@ def open_stream(url: str, settings: CameraSettings, *, required: bool = True) ->
         patience=_STREAM_PATIENCE,
         required=required,
     )
+
+
+def check_address(url: str) -> None:
+    """Find out whether an address says where a stream comes from.
+
+    Raises:
+        UsageError: it names no host.
+    """
+    if not host_of(url):
+        raise UsageError(
+            f"camera {redact_url(url)} names no host: give an address such as "
+            "rtsp://user:password@camera.local/stream"
+        )
+
+
+def host_of(url: str) -> str:
+    """The host that an address names, without user, password and port; "" if it names none."""
+    # a password may hold what urlsplit takes for the end of the host, or for an IPv6 address
+    place = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    try:
+        return urlsplit(f"//{place}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def device_path(source: str) -> Path:
@@ -92,7 +117,14 @@ def _device_settings(wanted: CameraSettings) -> list[tuple[int, float]]:
     settings: list[tuple[int, float]] = [(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*code))]
     if wanted.size is not None:
         settings += [(cv2.CAP_PROP_FRAME_WIDTH, width), (cv2.CAP_PROP_FRAME_HEIGHT, height)]
-    return settings + [(cv2.CAP_PROP_FPS, wanted.fps), (cv2.CAP_PROP_BUFFERSIZE, 1)]
+    return [
+        *settings,
+        # OpenCV rounds it, so that 0.5 would be none at all; what is too much is thinned out later
+        (cv2.CAP_PROP_FPS, math.ceil(wanted.fps)),
+        # OpenCV gives a buffer back only after it has decoded what is in it. The driver needs one
+        # meanwhile, or it drops every other picture; more would only hold older pictures.
+        (cv2.CAP_PROP_BUFFERSIZE, 2),
+    ]
 
 
 def stream_capture(url: str, settings: dict[str, Any]) -> OpenCVCapture:

@@ -7,8 +7,11 @@ is free again. It costs about 20 MB of memory of its own; code pages are shared 
 It opens its camera, puts each picture into the `Slot` and, when none comes any more, opens the
 camera again, with growing pauses. It tells its parent, one JSON object a line: ``{"state":
 "opening"}``, ``{"state": "open"}``, or ``{"state": "closed", "error": "..."}``, without an error
-when pictures just came no more. It ends with its parent, whose end of its standard input closes
-then.
+when pictures just came no more. After many openings it ends, to be replaced by a new one. What
+libraries complain of goes to its standard error, which the parent reads, too.
+
+Its standard input begins with a line, what to give to the opening function; it ends with its
+parent, whose end of that closes then.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import cv2
@@ -31,6 +35,12 @@ from edgebird.errors import CameraError, EdgebirdError
 FIRST_RETRY_S = 0.5
 # The camera is found again within this time (and its own start) after it has come back.
 LAST_RETRY_S = 5.0
+# What gives pictures for less long (an address with a single one, a camera that dies after each
+# first) would otherwise be lost and back twice a second without end.
+_STEADY_S = 10.0
+# What a library leaves behind at each opening (picamera2 two file descriptors, when the camera is
+# in use by another program) must not add up until nothing can be opened any more.
+MOST_OPENINGS = 50
 # Some pictures of a shaky cable cannot be decoded; so many in a row are no accident.
 _MAX_BAD_READS = 5
 _BAD_READ_PAUSE_S = 0.02
@@ -46,17 +56,26 @@ class Capture(Protocol):
         """Let go of the device."""
 
 
-def serve(make: Any, slot: Slot, say: Any) -> None:
-    """Keep the slot filled, for ever.
+def serve(
+    make: Any,
+    slot: Slot,
+    say: Any,
+    *,
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Keep the slot filled, until the camera was opened `MOST_OPENINGS` times.
 
     Args:
         make: opens the camera; a function without arguments that returns a `Capture` or raises
             CameraError.
         slot: takes the pictures.
         say: takes each message for the parent.
+        pause: waits for so many seconds before the camera is opened again; another one in tests.
+        clock: the time in seconds; another one in tests.
     """
     retry_s = FIRST_RETRY_S
-    while True:
+    for _ in range(MOST_OPENINGS):
         say({"state": "opening"})
         try:
             capture: Capture = make()
@@ -65,15 +84,16 @@ def serve(make: Any, slot: Slot, say: Any) -> None:
         else:
             say({"state": "open"})
             end = {"state": "closed"}
+            open_s = clock()
             try:
-                if _fill(slot, capture):
+                if _fill(slot, capture) and clock() - open_s >= _STEADY_S:
                     retry_s = FIRST_RETRY_S
             except CameraError as error:
                 end["error"] = str(error)
             capture.release()
             say(end)
         # jitter, so that several cameras of one hub do not come back in step
-        time.sleep(retry_s * random.uniform(0.8, 1.2))
+        pause(retry_s * random.uniform(0.8, 1.2))
         retry_s = min(2 * retry_s, LAST_RETRY_S)
 
 
@@ -95,7 +115,8 @@ def _fill(slot: Slot, capture: Capture) -> int:
             except ValueError as error:
                 raise CameraError(
                     f"it gives {error}, which is too large: set camera.size to [3840, 2160] or "
-                    "less, that of a stream in the camera's own settings"
+                    "less ([1920, 1080] with 512 MB of memory), that of a stream in the camera's "
+                    "own settings"
                 ) from error
             pictures += 1
             bad = 0
@@ -126,12 +147,16 @@ def main(argv: list[str]) -> None:
     """Entry point of the process.
 
     Args:
-        argv: the opening function as ``module:name``, its keyword arguments as JSON, and the file
-            descriptors of the slot.
+        argv: the opening function as ``module:name``, and the file descriptors of the slot. The
+            function's keyword arguments come as JSON, the first line of standard input: all users
+            of a machine can see what programs were started with, and a stream's password is none
+            of their business.
     """
     module, _, name = argv[0].partition(":")
-    arguments = json.loads(argv[1])
-    slot = Slot(int(argv[2]), int(argv[3]))
+    slot = Slot(int(argv[1]), int(argv[2]))
+    arguments = json.loads(sys.stdin.readline())
+    # A library that complains of each picture must not be held up when nobody reads it.
+    os.set_blocking(2, False)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     # Messages have standard output for themselves, whatever libraries print.
