@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from edgebird.errors import ModelError
+from edgebird.errors import ModelError, OutputError
 
 MODELS_FOLDER = Path(__file__).parent / "models"
 DEFAULT_DETECTOR = MODELS_FOLDER / "bird_detector.tflite"
@@ -178,8 +179,26 @@ def load_model(path: Path, task: Literal["detector", "classifier"]) -> Model:
 
 
 def write_model(content: bytes, card: ModelCard, path: Path) -> None:
-    """Write a model to ``path`` and its card beside it; the counterpart of `load_model`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    encoded = msgspec.json.format(msgspec.json.encode(card), indent=2)
-    path.with_suffix(".json").write_bytes(encoded + b"\n")
+    """Write a model to ``path`` and its card beside it; the counterpart of `load_model`.
+
+    What is there is replaced when both are complete; a model that is there already is left alone.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    encoded = msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
+    partials: dict[Path, Path] = {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for target, wanted in ((path, content), (path.with_suffix(".json"), encoded)):
+            if not (target.is_file() and target.read_bytes() == wanted):
+                partials[target] = target.with_name(f".{target.name}.partial")
+                partials[target].write_bytes(wanted)
+        for target, partial in partials.items():
+            partial.replace(target)
+    except OSError as error:
+        for partial in partials.values():
+            # what keeps us from writing may keep us from deleting, too
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import click
 
+from edgebird.errors import EdgebirdError
 from model_build.classifier_commands import DATA as GATHERED
 from model_build.classifier_commands import classifier
 from model_build.digits_commands import digits
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A box reaches 395 px from its cell at most (`network.LOG_DISTANCE_RANGE`), so that in larger
+# pictures the network could not frame a bird that fills them.
+LARGEST_PX = 768
 
 NEW_RUN = click.option(
     "--run",
@@ -32,9 +37,10 @@ RUN = click.option(
 MEASURED = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Another folder of pictures than the run was trained with: all of them are measured on. "
-    "(Of CUB-200-2011, and of what 'gather' made, only the validation pictures.)  [default: of "
-    "the run's own those that it did not learn from]",
+    help="Another folder of pictures than the run was trained with: all of them are measured on, "
+    "and the model's threshold and card stay as they are. (Of CUB-200-2011, and of what 'gather' "
+    "made, only the validation pictures.)  [default: of the run's own those that it did not learn "
+    "from]",
 )
 
 
@@ -45,7 +51,23 @@ def _whole_cells(_: click.Context, __: click.Parameter, size_px: int | None) -> 
     return size_px
 
 
-@click.group(context_settings={"max_content_width": 100})
+class _Commands(click.Group):
+    """Tells a full disk, a missing file or a model that does not fit in a line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # whoever read our output has gone, which click knows how to end
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            what = (error.strerror or str(error) or type(error).__name__).splitlines()[0]
+            raise click.ClickException(f"{where}{what}") from None
+        except EdgebirdError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Commands, context_settings={"max_content_width": 100})
 def main() -> None:
     """Train the bird detector and turn it into what the runtime ships.
 
@@ -177,7 +199,7 @@ def gather(packs: Path, data: Path) -> None:
 @click.option(
     "--size",
     "size_px",
-    type=click.IntRange(64),
+    type=click.IntRange(64, LARGEST_PX),
     callback=_whole_cells,
     help="Side of the pictures, px, a multiple of 32.  [default: 256, or that of what --start-from "
     "was trained with]",
@@ -284,7 +306,7 @@ def train(
 
     import tensorflow as tf
 
-    from model_build.train import FINE_TUNING, Recipe, choose_device
+    from model_build.train import FINE_TUNING, Recipe, choose_device, is_machine_gone, reason_of
     from model_build.train import train as run_training
     from model_build.validation import training_figures
 
@@ -315,14 +337,15 @@ def train(
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     except tf.errors.OpError as error:
-        if not os.environ.get("TF_CONFIG"):
-            raise
-        click.echo(
-            "Error: another machine of the training is gone; start the same command on all again, "
-            f"they go on from the last checkpoint ({type(error).__name__})",
-            err=True,
-        )
-        # Its threads still wait for the other machine, and an ordinary exit crashes.
+        what = f"{reason_of(error)} ({type(error).__name__})"
+        if os.environ.get("TF_CONFIG") and is_machine_gone(error):
+            what = (
+                "another machine of the training is gone; start the same command on all again, "
+                f"they go on from the last checkpoint ({type(error).__name__})"
+            )
+        click.echo(f"Error: {what}", err=True)
+        # Threads of TensorFlow still wait for pictures or for the other machine: an ordinary exit
+        # would wait for them, or crash.
         os._exit(1)
     if device.part.index == 0:
         origin.write(run)
@@ -340,7 +363,7 @@ def train(
 @click.option(
     "--size",
     "size_px",
-    type=click.IntRange(64),
+    type=click.IntRange(64, LARGEST_PX),
     callback=_whole_cells,
     help="Side of the input, px, a multiple of 32.  [default: that of the training]",
 )
@@ -418,19 +441,25 @@ def mine(run: Path, score: float) -> None:
 def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
     """Measure the float and the int8 model on val, val-small, nestbox and empty-hard, or on own.
 
-    Uses the runtime's own detector code. Chooses the default threshold on val, empty-hard and own
-    (never on nestbox) and writes the figures into the card in the run's folder.
+    Uses the runtime's own detector code. Chooses the default threshold on the empty pictures of
+    val, empty-hard and own (never on nestbox; without any it stays) and writes the figures into the
+    card in the run's folder.
     """
     weights, tflite = _weights(run), _tflite(run)
+    origin = _origin(run)
+    foreign = _is_foreign(data, origin)
     origin, sets = _measured_on(run, data)
 
     from model_build.trunk import trunk_named
-    from model_build.validation import evaluate_models, table
+    from model_build.validation import evaluate_models, measured_detectors, table
 
     trunk = trunk_named(origin.trunk, origin.narrowed)
-    card = evaluate_models(weights, tflite, trunk, sets, flagged_share, origin.threshold)
+    model, detectors = measured_detectors(weights, tflite, trunk)
+    card = evaluate_models(model, detectors, sets, flagged_share, origin.threshold, foreign=foreign)
     click.echo(table(card))
-    if origin.is_own:
+    if foreign:
+        click.echo(f"{model.path.with_suffix('.json')} stays as it is")
+    elif origin.is_own:
         click.echo(f"next: edgebird detect --model {tflite} --camera 0")
     else:
         click.echo(f"next: {_step('export', run)}")
@@ -613,6 +642,18 @@ def _sources_of(run: Path, data: Path | None):
         raise click.ClickException(_with_cure(error)) from None
 
 
+def _is_foreign(data: Path | None, origin) -> bool:
+    """Whether these are other pictures than a run's own.
+
+    The packs are the same ones wherever they lie.
+    """
+    from model_build.runs import is_gathered
+
+    if data is None or data.resolve() == Path(origin.data).resolve():
+        return False
+    return not is_gathered(data) or (origin.is_own and Path(origin.data).exists())
+
+
 def _measured_on(run: Path, data: Path | None):
     """What a run was made from, and the sets that it is measured on."""
     import msgspec
@@ -620,7 +661,7 @@ def _measured_on(run: Path, data: Path | None):
     from model_build.runs import is_gathered, load_unseen
 
     origin = _origin(run)
-    if data is None or is_gathered(data) or data.resolve() == Path(origin.data).resolve():
+    if not _is_foreign(data, origin) or is_gathered(data):
         origin, sources = _sources_of(run, data)
         return origin, _validation_sets(sources)
     try:

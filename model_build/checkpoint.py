@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgebird.errors import OutputError
+
 CHECKPOINT = "checkpoint.npz"
 
 
-def save_checkpoint(path: Path, state: list, step: int, recipe: Any, pictures: int = 0) -> None:
-    """Write the state, replacing the file only when it is complete.
+def save_checkpoint(
+    path: Path, state: list, step: int, recipe: Any, pictures: int = 0, start: int = 0
+) -> None:
+    """Write the state, replacing the file only when it is complete and on the disk.
 
     Args:
         path: of the file.
@@ -21,18 +30,35 @@ def save_checkpoint(path: Path, state: list, step: int, recipe: Any, pictures: i
         step: so many are done.
         recipe: a dataclass with all settings of the training.
         pictures: a number that tells one collection of pictures from another.
+        start: `checksum_of` the weights that the training began with.
+
+    Raises:
+        OutputError: it cannot be written.
     """
     partial = path.with_suffix(".partial.npz")
     arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(state)}
-    np.savez(partial, step=step, recipe=json.dumps(asdict(recipe)), pictures=pictures, **arrays)
-    partial.replace(path)
+    told = {"step": step, "recipe": json.dumps(asdict(recipe)), "pictures": pictures}
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **told, start=start, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        # what keeps us from writing may keep us from deleting, too
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def restore_checkpoint(path: Path, state: list, recipe: Any, pictures: int = 0) -> int:
+def restore_checkpoint(
+    path: Path, state: list, recipe: Any, pictures: int = 0, start: int = 0
+) -> int:
     """Load the state of an earlier run and return its step; 0 where there is none.
 
     Raises:
-        ValueError: the checkpoint belongs to another recipe, or to other pictures or labels.
+        ValueError: the checkpoint belongs to another recipe, to other pictures or labels, to a
+            training that began with other weights or in another precision, or it is damaged.
     """
     if not path.exists():
         return 0
@@ -40,13 +66,24 @@ def restore_checkpoint(path: Path, state: list, recipe: Any, pictures: int = 0) 
     settings = settings_of(path)
     if settings != json.loads(json.dumps(asdict(recipe))):
         raise ValueError(f"{path} was made with other settings: {settings}; {cure}")
-    with np.load(path) as saved:
+    with _opened(path) as saved:
         if int(saved["pictures"]) != pictures:
             raise ValueError(
                 f"{path} was made with other pictures or labels, or by another version; {cure}"
             )
-        for i, variable in enumerate(state):
-            variable.assign(saved[f"{i:04d}"])
+        # earlier versions did not tell
+        if "start" in saved and int(saved["start"]) != start:
+            raise ValueError(f"{path} began with other weights (--start-from); {cure}")
+        names = [name for name in saved if name.isdecimal()]
+        if len(names) != len(state):
+            # a GPU's half precision needs a scale for the loss
+            raise ValueError(
+                f"{path} has {len(names)} arrays, and {len(state)} are needed: what began on a GPU "
+                "goes on on a GPU only, and what began without one without"
+            )
+        values = [saved[f"{i:04d}"] for i in range(len(state))]
+        for variable, value in zip(state, values, strict=True):
+            variable.assign(value)
         return int(saved["step"])
 
 
@@ -55,6 +92,27 @@ def settings_of(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no checkpoint.
+        ValueError: it is damaged.
     """
-    with np.load(path) as saved:
+    with _opened(path) as saved:
         return json.loads(str(saved["recipe"]))
+
+
+def checksum_of(weights: Path | None) -> int:
+    """A number that tells a file of weights from others; 0 for none."""
+    return 0 if weights is None else zlib.crc32(weights.read_bytes())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of a checkpoint, each read when asked for."""
+    damaged = f"{path} is damaged: delete it, and the training begins anew"
+    with path.open("rb") as file:
+        try:
+            saved = np.load(file)
+        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+            raise ValueError(damaged) from error
+        try:
+            yield saved
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(damaged) from error

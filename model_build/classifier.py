@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from model_build.checkpoint import (
     CHECKPOINT,
+    checksum_of,
     restore_checkpoint,
     save_checkpoint,
     settings_of,
@@ -242,8 +243,10 @@ def train_classifier(
         The model with the averaged weights.
 
     Raises:
-        ValueError: the folder holds a run with another recipe, or ``start_from`` is no file with
-            this network's weights.
+        ValueError: the folder holds a run with another recipe, or one that began with other
+            weights, or its checkpoint is damaged; or ``start_from`` is no file with this network's
+            weights.
+        OutputError: the checkpoint cannot be written.
     """
     keras.utils.set_random_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -285,7 +288,8 @@ def train_classifier(
         return loss, tf.reduce_mean(tf.cast(right, tf.float32))
 
     state = [*learner.variables, *averaged.variables, *optimizer.variables]
-    step = restore_checkpoint(folder / CHECKPOINT, state, recipe)
+    start = checksum_of(start_from)
+    step = restore_checkpoint(folder / CHECKPOINT, state, recipe, start=start)
     batches = iter(picture_batches(pictures, recipe, step))
     sums, started, started_step = np.zeros(2), time.monotonic(), step
     progress = tqdm(total=recipe.steps, initial=step, desc=f"training {recipe.network}")
@@ -311,7 +315,7 @@ def train_classifier(
             log.write(json.dumps(line) + "\n")
             log.flush()
             progress.set_postfix({k: line[k] for k in ("loss", "pictures_per_s")})
-            save_checkpoint(folder / CHECKPOINT, state, step, recipe)
+            save_checkpoint(folder / CHECKPOINT, state, step, recipe, start=start)
             sums, started, started_step = np.zeros(2), time.monotonic(), step
     averaged.save_weights(folder / WEIGHTS)
     return averaged

@@ -107,7 +107,7 @@ def number_of(examples: Iterable[Example]) -> int:
     """A number that tells some pictures with their boxes from others."""
     number = 0
     for example in examples:
-        number = zlib.crc32(f"{example.name} {len(example.encoded)}\n".encode(), number)
+        number = zlib.crc32(os.fsencode(f"{example.name} {len(example.encoded)}\n"), number)
         number = zlib.crc32(example.fractions.tobytes(), number)
     return number
 
@@ -150,7 +150,8 @@ def _write(cutouts: Iterable[Iterable[tuple[str, bytes]]], path: Path, mark: byt
         archive.comment = mark
         for things in cutouts:
             for name, encoded in things:
-                archive.writestr(name, encoded)
+                # a name of bytes that are no text would not be written
+                archive.writestr(name.encode(errors="backslashreplace").decode(), encoded)
                 count += 1
     partial.rename(path)
     return count

@@ -17,9 +17,10 @@ as well. Each is named with its file and line or field.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,15 +93,7 @@ def read_labels(folder: Path) -> Labels:
         ValueError: it holds no pictures, or no labels in a known format, or a file that all
             depends on is damaged.
     """
-    files = sorted(
-        (
-            path
-            for path in folder.rglob("*")
-            if path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        ),
-        key=natural_key,
-    )
+    files = sorted(_files(folder), key=natural_key)
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     if not pictures:
         raise ValueError(f"{folder} holds no pictures")
@@ -149,6 +142,25 @@ def natural_key(path: Path) -> list[tuple[int, str]]:
     """Sorts "frame2" before "frame10"."""
     parts = re.split(r"(\d+)", str(path))
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden, also where a folder there is a link.
+
+    Each folder counts once, and where it really is rather than where a link leads to it.
+    """
+    seen: set[Path] = set()
+    tops = [folder]
+    for top in tops:  # links that are found are added on the way
+        for name, folders, files in os.walk(top):
+            here = Path(name)
+            if (real := here.resolve()) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            tops += [here / f for f in folders if (here / f).is_symlink()]
+            yield from (p for f in files if not f.startswith(".") and (p := here / f).is_file())
 
 
 class _Search:
@@ -264,6 +276,9 @@ def _numbered_lines(path: Path, values: int) -> list[tuple[str, list[str]]]:
 
 # --- COCO
 
+# Fields of an annotation that is no caption or suchlike.
+_OF_BOXES = {"bbox", "category_id"}
+
 
 def _read_coco(search: _Search) -> dict[Path, Label] | None:
     labels: dict[Path, Label] | None = None
@@ -275,10 +290,24 @@ def _read_coco(search: _Search) -> dict[Path, Label] | None:
             content = json.loads(_decoded(data, path))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
-        if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+        if (
+            isinstance(content, dict)
+            and {"images", "annotations"} <= content.keys()
+            and _is_of_boxes(content["annotations"])
+        ):
             labels = {} if labels is None else labels
             _add_coco_labels(labels, search, path, content)
     return labels
+
+
+def _is_of_boxes(annotations: Any) -> bool:
+    """Whether they are to say where things are. In a file of captions alone no picture has a box,
+    and none is empty for that.
+    """
+    return not annotations or any(
+        not isinstance(annotation, dict) or _OF_BOXES & annotation.keys()
+        for annotation in annotations
+    )
 
 
 def _add_coco_labels(
@@ -303,7 +332,7 @@ def _add_coco_labels(
             search.problem(where, f"another size than another file has for {name}", picture)
     for number, annotation in enumerate(content["annotations"]):
         where = f"{path}, annotations[{number}]"
-        if isinstance(annotation, dict) and not {"bbox", "category_id"} & annotation.keys():
+        if isinstance(annotation, dict) and not _OF_BOXES & annotation.keys():
             continue  # a caption or suchlike
         key = str(_field(annotation, "image_id", where))
         if key not in pictures:
@@ -419,6 +448,8 @@ def _number(element: ElementTree.Element, name: str) -> float:
 
 # --- YOLO
 
+_NAMES_LINE = re.compile(rb"^(?:\xef\xbb\xbf)?[\"']?names[\"']?[ \t]*:", re.MULTILINE)
+
 
 def _read_yolo(search: _Search) -> dict[Path, Label] | None:
     names = _yolo_names(search)
@@ -482,6 +513,10 @@ def _yolo_box(line: str, names: dict[int, str]) -> tuple[str, float, float, floa
         raise ValueError(f"expected 'class x y width height', got {line.strip()!r}")
     if (values > 1.001).any() or (values < -0.001).any():
         raise ValueError(f"expected fractions of the picture from 0 to 1, got {line.strip()!r}")
+    if kind < 0:
+        raise ValueError(f"expected a class from 0 on, got {line.strip()!r}")
+    if names and kind not in names:
+        raise ValueError(f"class {kind} is none of the {len(names)} that have a name")
     left, top, right, bottom = xyxy.tolist()
     return names.get(kind, str(kind)), left, top, right, bottom
 
@@ -494,8 +529,9 @@ def _yolo_names(search: _Search) -> dict[Path, dict[int, str]]:
             lines = (line.strip() for line in _text(path).splitlines())
             by_folder.setdefault(path.parent, dict(enumerate(line for line in lines if line)))
     for path in search.with_suffix(".yaml", ".yml"):
+        data = _bytes(path)
         try:
-            content = yaml.safe_load(_text(path))
+            content = yaml.safe_load(_decoded(data, path))
             names = content.get("names") if isinstance(content, dict) else None
             if isinstance(names, list):
                 names = dict(enumerate(names))
@@ -504,7 +540,10 @@ def _yolo_names(search: _Search) -> dict[Path, dict[int, str]]:
                 by_folder.setdefault(path.parent, numbered)
         except (yaml.YAMLError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path} is damaged: {reason}") from error
+            if _NAMES_LINE.search(data):
+                raise ValueError(f"{path} is damaged: {reason}") from error
+            # whatever else it is, as the settings of another program
+            search.problem(str(path), f"not read, as no names of classes are seen in it: {reason}")
     return by_folder
 
 

@@ -9,6 +9,7 @@ and pasted like those of the packs.
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from edgebird.camera.files import read_picture
 from edgebird.errors import CameraError
 from edgebird.structures import Image
 from model_build.augment import Material
-from model_build.datasets import Example, is_validation, species_of
+from model_build.datasets import Example, is_unseen_in_cub_2011, species_of
 from model_build.labels import AS_FRACTIONS, Label, bird_names, natural_key, read_labels
 
 # The runtime looks at two thirds of a frame's shorter side with 256 pixels: a bird is hardly ever
@@ -44,7 +45,8 @@ class OwnPictures:
     Args:
         format: of their labels.
         train: to learn from.
-        validation: to measure on, in full size; of other clips than those learnt from.
+        validation: to measure on, in full size and left in their files; of other clips than those
+            learnt from.
         unlabelled: how many pictures have no label and are not used.
         problems: what could not be used, a line each.
     """
@@ -73,7 +75,8 @@ class OwnPictures:
             lines.extend(f"       {problem}" for problem in self.problems[:_SHOWN_PROBLEMS])
             if len(self.problems) > _SHOWN_PROBLEMS:
                 lines.append("       ...")
-        return "\n".join(lines)
+        # a file's name may have bytes that are no text
+        return "\n".join(lines).encode(errors="backslashreplace").decode()
 
 
 def load_own_pictures(
@@ -90,7 +93,7 @@ def load_own_pictures(
         birds: names in the labels that mean a bird; by default ``bird``, or the only one.
         unlabelled_are_empty: whether there is no bird in pictures without a label.
         unseen: whether no network learns from the folder, so that all of it is to measure on. (Of
-            CUB-200-2011 only validation species: the packs have pictures of the others.)
+            CUB-200-2011 only some species, see `datasets.is_unseen_in_cub_2011`.)
 
     Raises:
         ValueError: the labels cannot be read or used, or there are too few birds.
@@ -113,7 +116,7 @@ def load_own_pictures(
         except (CameraError, ValueError) as error:
             return f"{path}: {error}" if isinstance(error, ValueError) else str(error)
         name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
-        return Example(name, _encoded(path, picture), fractions)
+        return Example(name, b"" if unseen else _encoded(path, picture), fractions)
 
     ordered = sorted(wanted.items(), key=lambda item: natural_key(item[0]))
     with ThreadPoolExecutor() as pool:
@@ -126,7 +129,9 @@ def load_own_pictures(
     if labels.format == "CUB-200-2011":
         # the same species as in the packs, which have pictures of this set
         validation = {
-            i for i, e in enumerate(examples) if is_validation(species_of(Path(e.name).stem))
+            i
+            for i, e in enumerate(examples)
+            if is_unseen_in_cub_2011(species_of(Path(e.name).stem))
         }
     if not unseen and (not validation or len(validation) == len(examples)):
         validation = split(clips, [len(e.fractions) > 0 for e in examples])
@@ -142,11 +147,9 @@ def load_own_pictures(
     return OwnPictures(
         labels.format,
         [] if unseen else [e for i, e in enumerate(examples) if i not in validation],
-        # not the smaller copy: `edgebird detect` looks at the camera's pictures, too
-        [
-            replace(examples[i], encoded=(folder / inside[i]).read_bytes())
-            for i in sorted(validation)
-        ],
+        # not the smaller copy, since `edgebird detect` looks at the camera's pictures, too; and not
+        # in memory, since many have no room there
+        [replace(examples[i], encoded=b"", path=folder / inside[i]) for i in sorted(validation)],
         len(labels.unlabelled) * (not unlabelled_are_empty),
         problems,
     )
@@ -181,7 +184,7 @@ def _whole_groups(groups: Sequence[str], has_bird: Sequence[bool]) -> set[int] |
         members[group].add(i)
     birds = {i for i, bird in enumerate(has_bird) if bird}
     chosen: set[int] = set()
-    for group in sorted(members, key=lambda name: zlib.crc32(name.encode())):
+    for group in sorted(members, key=lambda name: zlib.crc32(os.fsencode(name))):
         if len(chosen) >= VALIDATION_SHARE * len(groups) and chosen & birds:
             break
         more = chosen | members[group]

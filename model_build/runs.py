@@ -220,7 +220,8 @@ class Sources:
 
 def write_hard_negatives(path: Path, examples: Sequence[Example]) -> None:
     """Write down which pictures are hard: a name a line."""
-    path.write_text("".join(f"{example.name}\n" for example in examples))
+    lines = "".join(f"{example.name}\n" for example in examples)
+    path.write_text(lines, encoding="utf-8", errors="surrogateescape")
 
 
 def read_hard_negatives(path: Path, empties: Sequence[Example]) -> list[Example]:
@@ -230,7 +231,7 @@ def read_hard_negatives(path: Path, empties: Sequence[Example]) -> list[Example]
         FileNotFoundError: there is no such file.
         ValueError: none of the pictures is among ``empties``.
     """
-    names = set(path.read_text().split("\n"))
+    names = set(path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"))
     hard = [example for example in empties if example.name in names]
     if not hard:
         raise ValueError(f"{path} names none of the bird-free training pictures")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,7 +31,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from model_build.augment import Material
-from model_build.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
+from model_build.checkpoint import (
+    CHECKPOINT,
+    checksum_of,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from model_build.composing import Composer, Workers, default_processes
 from model_build.cutouts import number_of
 from model_build.input_pipeline import Part, picture_batches
@@ -154,8 +160,9 @@ def choose_device(processes: int | None = None) -> Device:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if os.environ.get("TF_CONFIG"):
         try:
+            _check_machines()
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"TF_CONFIG cannot be understood: {error}") from error
         name = f"{strategy.num_replicas_in_sync} replicas on several machines"
     elif gpus > 1:
@@ -203,8 +210,10 @@ def train(
         The model with the averaged weights.
 
     Raises:
-        ValueError: the run in ``folder`` has other settings, pictures or boxes, or ``start_from``
+        ValueError: the run in ``folder`` has other settings, pictures or boxes, began with other
+            weights or on another kind of device, or its checkpoint is damaged; or ``start_from``
             holds no weights of this network.
+        OutputError: the checkpoint cannot be written.
     """
     device = device or choose_device()
     strategy, part = device.strategy, device.part
@@ -279,7 +288,8 @@ def train(
 
     state = [*model.variables, *averaged.variables, *optimizer.variables]
     checkpoint, pictures = folder / CHECKPOINT, _fingerprint(material)
-    step = restore_checkpoint(checkpoint, state, recipe, pictures) if is_chief else 0
+    start = checksum_of(start_from)
+    step = restore_checkpoint(checkpoint, state, recipe, pictures, start) if is_chief else 0
     if part.machines > 1:
         step = _take_over_from_chief(strategy, state, step)
     with (
@@ -321,7 +331,7 @@ def train(
                     line.update(validate(averaged))
                 log.write(line)
                 progress.set_postfix({k: line[k] for k in ("loss", "pictures_per_s")})
-                save_checkpoint(checkpoint, state, step, recipe, pictures)
+                save_checkpoint(checkpoint, state, step, recipe, pictures, start)
             sums, started, started_step = {}, time.monotonic(), step
         progress.close()
     if recipe.normalized:
@@ -376,6 +386,40 @@ class Log:
 
 
 # --- replicas
+
+
+def _check_machines() -> None:
+    """Look whether ``TF_CONFIG`` says which machines there are and which of them this one is.
+
+    Raises:
+        ValueError: it does not.
+    """
+    told = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    jobs = told.cluster_spec().jobs
+    if told.task_type not in jobs or told.task_id is None or not {"chief", "worker"} & set(jobs):
+        raise ValueError(
+            'expected {"cluster": {"worker": [a host:port for each machine]}, "task": '
+            '{"type": "worker", "index": the number of this one}}'
+        )
+
+
+def is_machine_gone(error: tf.errors.OpError) -> bool:
+    """Whether an error of a training on several machines means that another one has left it."""
+    left = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
+    between = isinstance(error, tf.errors.InternalError) and "ollective" in error.message
+    return between or isinstance(error, left)
+
+
+def reason_of(error: tf.errors.OpError) -> str:
+    """The line of an error's message that says what is wrong: the last one before the operation."""
+    lines = error.message.partition("\n\t [[")[0].splitlines()
+    last = next((line for line in reversed(lines) if line.strip()), "unknown")
+    return re.sub(r"^\{\{.*?\}\}", "", last).strip()
 
 
 def _sum_over_replicas(values):

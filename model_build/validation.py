@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -237,12 +237,13 @@ def float_card(model: keras.Model) -> ModelCard:
 
 
 def evaluate_models(
-    weights: Path,
-    tflite: Path,
-    trunk: Trunk,
+    model: Model,
+    detectors: Mapping[str, Detector],
     sets: Sequence[ValidationSet],
     flagged_share: float,
     start_threshold: float | None = None,
+    *,
+    foreign: bool = False,
 ) -> ModelCard:
     """Measure the float and the int8 model and write the figures into the int8 model's card.
 
@@ -250,12 +251,23 @@ def evaluate_models(
     ``val`` and ``empty-hard`` are flagged as ``stills`` (`measured_detectors`). A few dozen empty
     pictures cannot vouch for a low one: where the training started from a model with a
     ``start_threshold``, it is not below that, unless one at which more of the ``own`` birds are
-    found is better there (`best_threshold`).
+    found is better there (`best_threshold`). Without empty pictures it stays as it is.
+
+    Args:
+        model: the int8 model.
+        detectors: of `measured_detectors`.
+        sets: to measure on.
+        flagged_share: see above.
+        start_threshold: see above.
+        foreign: whether the sets are of other pictures than the model's own: these are measured on
+            at its threshold, and its card stays as it is.
 
     Returns:
-        The card as written.
+        The card, with the figures.
+
+    Raises:
+        OutputError: it cannot be written.
     """
-    model, detectors = measured_detectors(weights, tflite, trunk)
     judged = {
         dataset.name: {
             kind: judge(*look_through(detector, dataset)) for kind, detector in detectors.items()
@@ -263,24 +275,23 @@ def evaluate_models(
         for dataset in sets
     }
     chosen_on = [name for name in ("own", "val", "empty-hard") if name in judged]
-    threshold = quietest_threshold([judged[name]["stills"] for name in chosen_on], flagged_share)
-    if start_threshold is not None and "own" in judged:
+    stills = [judged[name]["stills"] for name in chosen_on]
+    chooses = not foreign and any(len(one.best_empty_scores) for one in stills)
+    threshold = quietest_threshold(stills, flagged_share) if chooses else model.card.threshold
+    if chooses and start_threshold is not None and "own" in judged:
         trusted = min(start_threshold, best_threshold(judged["own"]["stills"]))
         threshold = max(threshold, trusted)
     metrics = {
         name: {kind: at_threshold(j, threshold) for kind, j in kinds.items()}
         for name, kinds in judged.items()
     }
-    chosen = metrics[chosen_on[0]]["stills"]
-    card = msgspec.structs.replace(
-        model.card,
-        threshold=threshold,
-        threshold_chosen_at=OperatingPoint(
-            chosen_on[0], chosen.precision or 0.0, chosen.recall or 0.0
-        ),
-        metrics=metrics,
-    )
-    write_model(model.content, card, tflite)
+    card = msgspec.structs.replace(model.card, threshold=threshold, metrics=metrics)
+    if chooses:
+        there = metrics[chosen_on[0]]["stills"]
+        point = OperatingPoint(chosen_on[0], there.precision or 0.0, there.recall or 0.0)
+        card = msgspec.structs.replace(card, threshold_chosen_at=point)
+    if not foreign:
+        write_model(model.content, card, model.path)
     return card
 
 

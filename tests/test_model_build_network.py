@@ -28,14 +28,14 @@ from edgebird.camera.demo import DemoFeeder
 from edgebird.detector.conv import ConvDetector, decode_maps
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
-from model_build.__main__ import _step
-from model_build.augment import Material, Scene
+from model_build.__main__ import LARGEST_PX, _step
+from model_build.augment import Material, Scene, camera_effects
 from model_build.checkpoint import CHECKPOINT
 from model_build.composing import Composer, Workers
 from model_build.equalize import channel_sizes, correct_biases, equalize, streams_of
 from model_build.input_pipeline import Part, measure_input, picture_batches
 from model_build.losses import detection_loss
-from model_build.network import STRIDE, build_detector, scaled
+from model_build.network import LOG_DISTANCE_RANGE, STRIDE, build_detector, scaled
 from model_build.normalization import adopt_plain_weights, copy_without_normalization
 from model_build.pruning import prune
 from model_build.quantize import card_for, quantize
@@ -360,6 +360,8 @@ def test_a_training_goes_on_without_the_channels_that_were_left_out(
     # once more: it goes on from the checkpoint, where nothing is left to do
     again = train(material, recipe, run, start_from=DEFAULT_DETECTOR)
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+    with pytest.raises(ValueError, match="began with other weights"):
+        train(material, recipe, run, start_from=run / "detector.weights.h5")
 
     origin.write(run)
     assert Origin.read(run) == origin
@@ -509,12 +511,24 @@ def test_the_next_step_is_told_with_its_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["train", "quantize"])
-def test_a_size_that_does_not_fit_the_network_is_refused_in_one_line(step: str) -> None:
-    result = run_command(step, "--size", "250")
+@pytest.mark.parametrize(
+    ("size", "complaint"),
+    [("250", "250 is not a multiple of 32"), ("800", "800 is not in the range 64<=x<=768")],
+)
+def test_a_size_that_does_not_fit_the_network_is_refused_in_one_line(
+    step: str, size: str, complaint: str
+) -> None:
+    result = run_command(step, "--size", size)
     assert result.returncode == 2
     [line] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
-    assert "250 is not a multiple of 32" in line
+    assert complaint in line
     assert "Traceback" not in result.stderr
+
+
+def test_the_largest_pictures_can_be_composed_and_a_bird_that_fills_them_framed() -> None:
+    for number in range(20):
+        camera_effects(np.random.default_rng(number), np.zeros((LARGEST_PX, LARGEST_PX, 3), "u1"))
+    assert STRIDE * np.exp(LOG_DISTANCE_RANGE[1]) >= LARGEST_PX / 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,10 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow is in the newest run only")
 
+import tensorflow as tf
 from test_model_build import drawn_bird, jpeg
+
+from model_build.train import choose_device, is_machine_gone, reason_of
 
 ROOT = Path(__file__).parents[1]
 STEPS, BATCH = 6, 4
@@ -88,3 +91,85 @@ def test_two_workers_learn_as_one_does_with_the_same_batch(feeder: Path, tmp_pat
     assert {path.name for path in two.iterdir()} == written
     assert {path.name for path in idle.iterdir()} == {"cutouts.zip"}
     assert list((one / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{}",
+        "[]",
+        "not json",
+        '{"task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["pc1:2222", "pc2:2222"]}}',
+        '{"cluster": {"worker": ["pc1:2222"]}, "task": {"type": "worker"}}',
+        '{"cluster": {"ps": ["pc1:2222"]}, "task": {"type": "ps", "index": 0}}',
+    ],
+)
+def test_machines_that_are_not_told_are_asked_for(
+    told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", told)
+    with pytest.raises(ValueError, match="TF_CONFIG cannot be understood: ") as caught:
+        choose_device()
+    assert "\n" not in str(caught.value)
+    if told.startswith("{"):
+        assert 'expected {"cluster": {"worker": [' in str(caught.value)
+
+
+def test_a_machine_that_is_gone_is_told_from_other_errors() -> None:
+    gone = (
+        tf.errors.UnavailableError(None, None, "Socket closed"),
+        tf.errors.AbortedError(None, None, "Connection reset by peer"),
+        tf.errors.CancelledError(None, None, "cancelled"),
+        tf.errors.DeadlineExceededError(None, None, "too late"),
+        tf.errors.InternalError(None, None, "Collective ops is aborted by: Socket closed"),
+    )
+    ours = (
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+        tf.errors.InvalidArgumentError(None, None, "ValueError: no picture"),
+        tf.errors.InternalError(None, None, "failed to launch a kernel"),
+    )
+    assert [is_machine_gone(error) for error in gone + ours] == [True] * 5 + [False] * 3
+
+
+def test_the_line_of_an_error_that_says_what_is_wrong_is_found() -> None:
+    @tf.function
+    def step(number: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([tf.debugging.assert_less(number, 3, message="too much")]):
+            return number + 1
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        step(tf.constant(5))
+    assert "\n" not in reason_of(caught.value)
+    assert "too much" in reason_of(caught.value)
+    of_pictures = "{{function_node __wrapped__IteratorGetNext}} ValueError: a is not a picture\n"
+    frames = "Traceback (most recent call last):\n\n  File x\n\nValueError: a is not a picture\n"
+    node = "\n\n\t [[{{node PyFunc}}]] [Op:IteratorGetNext] name: "
+    for message in (f"{of_pictures}{frames}{node}", of_pictures.strip()):
+        error = tf.errors.InvalidArgumentError(None, None, message)
+        assert reason_of(error) == "ValueError: a is not a picture"
+
+
+BROKEN = """
+import sys
+from model_build import composing
+from model_build.__main__ import main
+
+def broken(composer, number):
+    raise ValueError(f"picture {number} is damaged")
+
+composing.Composer.__call__ = broken
+main(sys.argv[1:])
+"""
+
+
+def test_a_training_ends_when_a_picture_cannot_be_composed(feeder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BROKEN, "train", "--measure-input", "--data", str(feeder)]
+    command += ["--run", str(tmp_path / "run"), "--size", "64", "--packs", str(tmp_path)]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last == "Error: ValueError: picture 0 is damaged (InvalidArgumentError)"
+    assert "Traceback" not in result.stderr

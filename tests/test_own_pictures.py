@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +14,23 @@ import pytest
 
 pytest.importorskip("tqdm", reason="the build stage's libraries are in the newest run only")
 
-from test_model_build import drawn_bird, example, jpeg, material
+from test_model_build import drawn_bird, example, jpeg, material, two_editions
 
 from edgebird.model import DEFAULT_DETECTOR, TrainingData, load_model, write_model
 from model_build.__main__ import _sources_of
 from model_build.augment import training_scene
-from model_build.cutouts import read_cutouts
+from model_build.cutouts import number_of, read_cutouts
+from model_build.datasets import is_validation, load_packs, species_of
 from model_build.labels import bird_names, read_labels
 from model_build.own_pictures import load_own_pictures, mixed, own_material, split
-from model_build.runs import Origin, load_sources, load_unseen, origin_of
+from model_build.runs import (
+    Origin,
+    load_sources,
+    load_unseen,
+    origin_of,
+    read_hard_negatives,
+    write_hard_negatives,
+)
 
 __all__ = ["material"]  # a fixture
 
@@ -171,7 +181,8 @@ def test_large_pictures_are_learnt_from_smaller_and_measured_on_as_they_are(tmp_
     assert {e.picture().shape for e in own.train} == {(600, 800, 3)}
     assert {e.picture().shape for e in own.validation} == {(1200, 1600, 3)}
     for one in own.validation:
-        assert one.encoded == (tmp_path / one.stem).read_bytes()
+        # read when asked for: a few thousand of them do not fit into memory
+        assert (one.encoded, one.path) == (b"", tmp_path / one.stem)
     for one in own.train + own.validation:
         if len(one.fractions):
             np.testing.assert_allclose(one.boxes(WIDTH, HEIGHT), [BOX], atol=0.01)
@@ -204,6 +215,7 @@ BAD_YOLO = [
     ("0 345 120 40 30", "expected fractions of the picture from 0 to 1"),
     ("0 0.5 0.5 0 0.1", "a box from"),
     ("0 nan 0.5 0.1 0.1", "a box from"),
+    ("-1 0.5 0.5 0.1 0.1", "line 1: expected a class from 0 on"),
 ]
 
 
@@ -220,6 +232,22 @@ def test_a_label_that_makes_no_sense_costs_its_picture_only(
     assert complaint in problem
     assert len(own.train + own.validation) == 23
     assert "1 labels or pictures could not be used" in str(own)
+
+
+def test_a_class_without_a_name_costs_its_picture_only(tmp_path: Path) -> None:
+    for number in range(24):
+        yolo_beside(tmp_path, number)
+    assert load_own_pictures(tmp_path).problems == []
+    put(tmp_path, "classes.txt", "bird\n")
+    # of a model that knows more classes: neither a bird nor nothing
+    put(tmp_path, "5.txt", f"{yolo_line()}{yolo_line(14)}")
+    put(tmp_path, "6.txt", yolo_line(14))
+    own = load_own_pictures(tmp_path, unlabelled_are_empty=True)
+    assert [problem.partition(": ") for problem in own.problems] == [
+        (f"{tmp_path}/{where}", ": ", "class 14 is none of the 1 that have a name")
+        for where in ("5.txt, line 2", "6.txt, line 1")
+    ]
+    assert len(own.train + own.validation) == 22
 
 
 BAD_VOC = [
@@ -363,6 +391,58 @@ def test_several_coco_files_add_to_each_other(tmp_path: Path) -> None:
     put(tmp_path, "captions.json", json.dumps(captions))
     assert birds_in(tmp_path) == {"1.jpg": 1}
     assert read_labels(tmp_path).problems == []
+
+
+def captions(names: list[str]) -> str:
+    content = json.loads(coco(names, []))
+    content["annotations"] = [
+        {"id": i, "image_id": i, "caption": "a bird"} for i in range(len(names))
+    ]
+    return json.dumps(content)
+
+
+def test_a_picture_with_a_caption_only_is_not_taken_for_empty(tmp_path: Path) -> None:
+    for number in (1, 2):
+        put(tmp_path, f"{number}.jpg", picture(number))
+    put(tmp_path, "captions.json", captions(["1.jpg", "2.jpg"]))
+    with pytest.raises(ValueError, match="2 pictures but no labels"):
+        read_labels(tmp_path)
+    put(tmp_path, "instances.json", coco(["1.jpg"], ["1.jpg"]))
+    assert birds_in(tmp_path) == {"1.jpg": 1}
+    assert read_labels(tmp_path).unlabelled == [tmp_path / "2.jpg"]
+
+
+def test_a_yaml_file_of_another_program_costs_nothing(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", picture())
+    put(tmp_path, "1.txt", yolo_line())
+    put(tmp_path, "classes.txt", "bird\n")
+    put(tmp_path, "compose.yaml", "services: {}\n")
+    put(tmp_path, "configuration.yaml", "automation: !include automations.yaml\n")
+    assert birds_in(tmp_path) == {"1.jpg": 1}
+    [problem] = read_labels(tmp_path).problems
+    assert "configuration.yaml: not read, as no names of classes are seen in it: " in problem
+    put(tmp_path, "data.yaml", "names: [bird]\npath: !include path.yaml\n")
+    with pytest.raises(ValueError, match=r"data\.yaml is damaged"):
+        read_labels(tmp_path)
+
+
+def test_folders_that_are_links_are_read_once(tmp_path: Path) -> None:
+    feeder, elsewhere = tmp_path / "feeder", tmp_path / "elsewhere"
+    for number in range(4):
+        put(elsewhere, f"{number}.jpg", picture(number))
+        put(feeder, f"labels/val/{number}.txt", yolo_line() if number else "")
+    put(feeder, "images/train/a/9.jpg", picture(9))
+    put(feeder, "labels/train/a/9.txt", yolo_line())
+    put(feeder, "classes.txt", "bird\n")
+    (feeder / "images/val").symlink_to(elsewhere, target_is_directory=True)
+    # further ways to what is there, and one that leads round and round
+    (feeder / "images/also").symlink_to(feeder / "images/train", target_is_directory=True)
+    (feeder / "images/train/up").symlink_to(feeder, target_is_directory=True)
+    assert birds_in(feeder) == {
+        "images/train/a/9.jpg": 1,
+        **{f"images/val/{number}.jpg": int(number > 0) for number in range(4)},
+    }
+    assert read_labels(feeder).unlabelled == []
 
 
 def test_numbers_written_as_text_are_understood(tmp_path: Path) -> None:
@@ -514,6 +594,31 @@ def test_of_cub_only_species_that_the_packs_do_not_teach_are_measured_on(tmp_pat
     assert one.stem == "Olive_Sided_Flycatcher_0002_2.jpg"
 
 
+@pytest.mark.parametrize("unseen", [True, False])
+def test_of_cub_no_species_is_measured_on_that_the_packs_crops_show(
+    tmp_path: Path, unseen: bool
+) -> None:
+    """The crops write it with a small letter, which puts them on the other side of the split."""
+    packs = two_editions(tmp_path / "packs")
+    put(packs, "cub200_2010_crops/Blue_winged_Warbler/Blue_winged_Warbler_0001_9.jpg", b"")
+    learnt = {species_of(e.stem).lower() for e in load_packs(packs).crops_train}
+    assert is_validation("Blue_Winged_Warbler")
+    assert "blue_winged_warbler" in learnt
+
+    folder = tmp_path / "cub"
+    species = ("Acadian_Flycatcher", "Blue_Winged_Warbler", "Olive_Sided_Flycatcher")
+    names = [f"{name}_0001_1.jpg" for name in species]
+    for number, name in enumerate(names):
+        put(folder, f"images/{name}", picture(number))
+    put(folder, "images.txt", "".join(f"{i} {name}\n" for i, name in enumerate(names)))
+    left, top, right, bottom = BOX
+    box = f"{left} {top} {right - left} {bottom - top}\n"
+    put(folder, "bounding_boxes.txt", "".join(f"{i} {box}" for i in range(3)))
+    own = load_own_pictures(folder, unseen=unseen)
+    assert [e.stem for e in own.validation] == [names[2]]
+    assert [e.stem for e in own.train] == ([] if unseen else names[:2])
+
+
 # --- a run
 
 
@@ -546,6 +651,26 @@ def test_birds_are_cut_out_again_where_their_boxes_were_corrected(tmp_path: Path
     assert again == after == read_cutouts(run / "cutouts.zip")
     (run / "cutouts.zip").write_bytes(b"cut short")
     assert load_sources(origin, run, lambda _: None).material.cutouts == after
+
+
+def test_a_name_of_bytes_that_are_no_text_is_as_good_as_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = drawn_feeder(tmp_path / "feeder"), tmp_path / "run"
+    for one in sorted(folder.iterdir()):
+        one.rename(folder / os.fsdecode(b"day\xe9-" + one.name.encode()))
+    put(folder, os.fsdecode(b"\xe9.txt"), "no box")
+    put(folder, os.fsdecode(b"\xe9.jpg"), picture())
+    sources = load_sources(Origin(data=str(folder)), run, print)
+    assert len(sources.material.cutouts) > 3
+    assert "\\udce9.txt, line 1" in capsys.readouterr().out
+    hard = sources.material.empties[:2]
+    write_hard_negatives(run / "hard.txt", hard)
+    assert read_hard_negatives(run / "hard.txt", sources.material.empties) == hard
+    # and what all others are called by is what it was
+    ordinary = example(1)
+    number = zlib.crc32(f"{ordinary.name} {len(ordinary.encoded)}\n".encode())
+    assert number_of([ordinary]) == zlib.crc32(ordinary.fractions.tobytes(), number)
 
 
 def started_from(weights: Path | None, data: Path, hard_negatives: Path | None = None) -> Origin:
