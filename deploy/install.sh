@@ -46,7 +46,7 @@ PACKAGES_ADDED=$HOME_DIR/packages-added
 # Two versions beside each other while one is replaced, and what is downloaded.
 NEEDED_MB=700
 
-camera='' mqtt='' wheels='' start=yes dry_run='' uninstall='' purge=''
+camera='' default_camera=0 mqtt='' wheels='' start=yes dry_run='' uninstall='' purge=''
 new=''
 
 say() { printf '%s\n' "$*"; }
@@ -193,10 +193,19 @@ install_ribbon_library() {
 
 # Whether that is the camera, as far as one knows: settings that are there are not changed.
 ribbon_camera() {
-    if [ -e "$SETTINGS" ]; then
+    if compgen -G "$SETTINGS_DIR/*.toml" >/dev/null; then
         grep -qsE '^\s*source\s*=\s*.picamera2' "$SETTINGS_DIR"/*.toml
     else
-        [[ -z $camera || $camera == picamera2* ]]
+        [[ ${camera:-$default_camera} == picamera2* ]]
+    fi
+}
+
+usb_camera() { compgen -G '/dev/v4l/by-id/*' >/dev/null; }
+
+# What is watched unless --camera says it.
+choose_camera() {
+    if on_a_pi && ! usb_camera; then
+        default_camera=picamera2
     fi
 }
 
@@ -365,12 +374,7 @@ write_settings() {
         [ -z "$camera$mqtt" ] || say "   (--camera and --mqtt were not written to it)"
         return
     fi
-    if [ -z "$camera" ]; then
-        camera=0
-        if on_a_pi && ! compgen -G '/dev/v4l/by-id/*' >/dev/null; then
-            camera=picamera2
-        fi
-    fi
+    camera=${camera:-$default_camera}
     # a stream's address may hold a password
     step "settings: $SETTINGS, camera ${camera##*@}"
     {
@@ -420,12 +424,18 @@ make_user() {
 
 remove_user() {
     if ! user_is_ours; then
-        say "the user edgebird is a person's account, which stays"
+        say "the user edgebird is a person's account, which stays; the rest is gone"
         return
     fi
-    ! getent passwd edgebird >/dev/null || run userdel edgebird
+    local left=''
+    ! getent passwd edgebird >/dev/null || run userdel edgebird || left=user
     # goes with its user, but not where it has other members
-    ! getent group edgebird >/dev/null || run groupdel edgebird
+    ! getent group edgebird >/dev/null || run groupdel edgebird || left="${left:+$left and }group"
+    if [ -n "$left" ]; then
+        say "the $left edgebird: in use, not removed; the rest is gone"
+    else
+        say "nothing of edgebird is left"
+    fi
 }
 
 # --- the two ways -----------------------------------------------------------------------------
@@ -434,6 +444,7 @@ install_all() {
     local before='' units=() verb=restart
     check_machine
     check_user
+    choose_camera
     install_packages python3-venv
     if on_a_pi; then
         install_ribbon_library
@@ -510,7 +521,6 @@ remove_all() {
         run rm -rf $SETTINGS_DIR $STATE_DIR $LOG_DIR \
             $UNIT_DIR/edgebird.service.d $UNIT_DIR/edgebird@*.service.d
         remove_user
-        say "nothing of edgebird is left"
     else
         say "settings in $SETTINGS_DIR, pictures and alerts in $STATE_DIR and the user edgebird stay;"
         say "with --uninstall --purge they go, too"

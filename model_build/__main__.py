@@ -84,7 +84,8 @@ def main() -> None:
       1. python -m model_build train --data my-feeder
       2. python -m model_build quantize --run runs/my-feeder
       3. python -m model_build evaluate --run runs/my-feeder
-      4. edgebird detect --model runs/my-feeder/bird_detector.tflite --camera 0
+      4. python -m model_build export --run runs/my-feeder --to my-model
+      5. edgebird detect --model my-model/bird_detector.tflite --camera 0
 
     \b
     Besides:
@@ -104,7 +105,7 @@ main.add_command(classifier)
 main.add_command(digits)
 
 
-@main.command()
+@main.command(short_help="Download public data sets.")
 @click.argument("names", nargs=-1, required=True, type=click.Choice(["cifar10", "cub200", "mnist"]))
 @click.option(
     "--data",
@@ -132,7 +133,7 @@ def fetch(names: tuple[str, ...], data: Path, url: str | None) -> None:
             click.echo(f"to train with it: python -m model_build train --data {folder}")
 
 
-@main.command()
+@main.command(short_help="Gather picture packs, cut out their birds.")
 @click.argument("packs", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--data",
@@ -185,7 +186,7 @@ def gather(packs: Path, data: Path) -> None:
             click.echo(f"{write_cutouts_in_parts(boxed, crops, path):6d} {name} cut out")
 
 
-@main.command()
+@main.command(short_help="Train the network, or go on training it.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -285,7 +286,11 @@ def train(
 
     own = not is_gathered(data)
     if own and data == Path("data"):
-        raise click.ClickException("no data/packs; first: python -m model_build gather PACKS")
+        raise click.ClickException(
+            "no data/packs; first: python -m model_build gather PACKS. The packs are not "
+            "published: without them give --data with your own pictures, or fetch cub200 and "
+            "train --data data/CUB_200_2011"
+        )
     if own and start_from is None and not from_scratch:
         start_from = DEFAULT_DETECTOR
     run = run or Path("runs") / (data.resolve().name if own else "detector")
@@ -353,7 +358,7 @@ def train(
         click.echo(f"next: {_step('quantize', run)}")
 
 
-@main.command()
+@main.command(short_help="Make the int8 model and its card.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -401,7 +406,7 @@ def quantize(data: Path | None, run: Path, size_px: int | None, tolerance: float
     click.echo(f"{path}: {len(content) / 1e6:.2f} MB; next: {_step('evaluate', run)}")
 
 
-@main.command()
+@main.command(short_help="Find empty pictures it still sees birds in.")
 @RUN
 @click.option(
     "--score",
@@ -429,7 +434,7 @@ def mine(run: Path, score: float) -> None:
     click.echo(f"{path}: {len(hard)} of {len(empties)} bird-free pictures")
 
 
-@main.command()
+@main.command(short_help="Measure the float and the int8 model.")
 @MEASURED
 @RUN
 @click.option(
@@ -465,7 +470,7 @@ def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
         click.echo(f"next: {_step('export', run)}")
 
 
-@main.command()
+@main.command(short_help="Draw curves and the worst mistakes.")
 @MEASURED
 @RUN
 @click.option(
@@ -489,7 +494,7 @@ def report(data: Path | None, run: Path, to: Path | None) -> None:
     click.echo(f"open {page}")
 
 
-@main.command("tile-time")
+@main.command("tile-time", short_help="Time a tile beside a well-known network.")
 @click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--rounds", default=300, show_default=True, type=click.IntRange(1), help="Tiles.")
 def tile_time(model: Path, rounds: int) -> None:
@@ -503,7 +508,7 @@ def tile_time(model: Path, rounds: int) -> None:
         raise click.ClickException(str(error)) from None
 
 
-@main.command()
+@main.command(short_help="Measure what comparing pictures does.")
 @GATHERED
 @click.option("--places", default=30, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option(
@@ -554,7 +559,7 @@ def places(data: Path, places: int, weights: tuple[tuple[float, float], ...]) ->
         click.echo(f"{name}:\n{table(rows)}")
 
 
-@main.command()
+@main.command(short_help="Copy model and card to the runtime.")
 @RUN
 @click.option(
     "--to",
@@ -571,7 +576,7 @@ def export(run: Path, to: Path | None) -> None:
     from model_build.card_page import card_page
 
     try:
-        model = load_model(run / "bird_detector.tflite", "detector")
+        model = load_model(_tflite(run), "detector")
     except ModelError as error:
         raise click.ClickException(str(error)) from None
     if not model.card.metrics:
@@ -606,7 +611,8 @@ def _step(name: str, run: Path) -> str:
 def _weights(run: Path) -> Path:
     weights = run / "detector.weights.h5"
     if not weights.exists():
-        raise click.ClickException(f"no {weights}; first: python -m model_build train")
+        own = "" if run == Path("runs/detector") else " --data FOLDER"
+        raise click.ClickException(f"no {weights}; first: {_step('train', run)}{own}")
     return weights
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgebird.model import DatasetMetrics, ModelCard
+from model_build.metrics import SIZES
 
 # What the sets are that `validation` measures on.
 SETS = {
@@ -75,7 +76,8 @@ def _figures(card: ModelCard) -> str:
                 f"{m.birds:,}",
                 _share(m.ap50),
                 *(_share(other.ap50 if other else None) for other in others),
-                _share(m.precision),
+                # where there is no bird to be right about it says nothing
+                _share(m.precision if m.birds else None),
                 _share(m.recall),
                 f"{m.empty_flagged} of {m.empty_pictures:,}" if m.empty_pictures else "-",
             ]
@@ -95,6 +97,7 @@ def _recalls(stills: Mapping[str, DatasetMetrics], field: str, title: str) -> li
     if not by_set:
         return []
     groups = list(dict.fromkeys(group for recalls in by_set.values() for group in recalls))
+    groups.sort(key=lambda group: list(SIZES).index(group) if group in SIZES else 0)
     rows = [
         [group, *(_share(recalls.get(group)) for recalls in by_set.values())] for group in groups
     ]

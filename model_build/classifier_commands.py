@@ -38,7 +38,7 @@ RECIPE = click.option(
 MODEL, VERDICT = "bird_classifier.tflite", "verdict.weights.h5"
 
 
-@click.group()
+@click.group(short_help="Train, measure and ship the classifier.")
 def classifier() -> None:
     """Train, quantize, measure and ship the classifier: bird or not.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Climb the article's ladder, on digits.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),

@@ -93,6 +93,8 @@ def read_labels(folder: Path) -> Labels:
         ValueError: it holds no pictures, or no labels in a known format, or a file that all
             depends on is damaged.
     """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
     files = sorted(_files(folder), key=natural_key)
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     if not pictures:

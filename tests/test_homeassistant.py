@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from edgebird.config import Config
 from edgebird.controls import Controls
 from edgebird.errors import UsageError
 from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.device import camera_at, claim
 from edgebird.mqtt.discovery import discovery_payload, with_removals
 from edgebird.mqtt.forget import ServedHereError, forget_camera
 from edgebird.mqtt.topics import Topics, device_status
@@ -164,7 +166,13 @@ def test_after_an_upgrade_no_ghost_is_left(mosquitto: Mosquitto) -> None:
     assert watcher.stdout is not None
     with watcher.stdout as lines:
         lines.readline()
-        sink = MqttSink(mosquitto.address, device="upgrade", camera="feeder-0", model_sha256="x")
+        sink = MqttSink(
+            mosquitto.address,
+            device="upgrade",
+            camera="feeder-0",
+            model_sha256="x",
+            controls=Controls(0.5),
+        )
         with closing(sink):
             first, second = (json.loads(lines.readline())["components"] for _ in "12")
         watcher.kill()
@@ -180,7 +188,12 @@ def test_it_is_told_once_and_taken_back_when_it_is_not_wanted(mosquitto: Mosquit
 
     def sink(discovery: bool = True) -> MqttSink:
         return MqttSink(
-            mosquitto.address, device="once", camera="c", model_sha256="x", discovery=discovery
+            mosquitto.address,
+            device="once",
+            camera="c",
+            model_sha256="x",
+            controls=Controls(0.5),
+            discovery=discovery,
         )
 
     with closing(sink()):
@@ -228,7 +241,13 @@ def settled() -> bool:
 
 def sink_of(address: BrokerAddress, device: str, camera: str, state: Path) -> MqttSink:
     return MqttSink(
-        address, device=device, camera=camera, model_sha256="x", state=state, source=str(state)
+        address,
+        device=device,
+        camera=camera,
+        model_sha256="x",
+        controls=Controls(0.5),
+        state=state,
+        source=str(state),
     )
 
 
@@ -306,7 +325,12 @@ def test_what_comes_to_an_end_neither_tells_nor_takes_back(
 
     def sink(camera: str) -> MqttSink:
         return MqttSink(
-            mosquitto.address, device="ends", camera=camera, model_sha256="x", discovery=None
+            mosquitto.address,
+            device="ends",
+            camera=camera,
+            model_sha256="x",
+            controls=Controls(0.5),
+            discovery=None,
         )
 
     told = Topics("ends", "before").discovery("homeassistant")
@@ -341,7 +365,9 @@ def test_a_camera_that_is_heard_of_is_not_forgotten(
     monkeypatch.setattr(sink_module, "_STATUS_EVERY_S", 0.2)
     # as if from another machine, where no name is claimed
     elsewhere = replace(mosquitto.address, host="localhost")
-    sink = MqttSink(mosquitto.address, device="heard", camera="c", model_sha256="x")
+    sink = MqttSink(
+        mosquitto.address, device="heard", camera="c", model_sha256="x", controls=Controls(0.5)
+    )
     with closing(sink):
         sink.emit(frame_processed([]))
         eventually(lambda: retained(mosquitto.address, "heard").get("c/status") == "online")
@@ -350,6 +376,49 @@ def test_a_camera_that_is_heard_of_is_not_forgotten(
         with pytest.raises(ServedHereError, match="online on this machine"):
             forget_camera(mosquitto.address, Topics("heard", "c"), "homeassistant")
         assert "c/count" in retained(mosquitto.address, "heard")
+
+
+def test_a_camera_may_be_started_while_it_is_listened_for(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sink_module, "_CLAIM_S", 0.1)
+    caplog.set_level(logging.INFO)
+    topics = Topics("started", "c")
+    publish(mosquitto.address, topics.status, b"online")
+    with ThreadPoolExecutor(1) as pool:
+        forgotten = pool.submit(
+            forget_camera, mosquitto.address, topics, "homeassistant", silent_s=1.0
+        )
+        eventually(lambda: "keeps edgebird/started/c as online" in caplog.text)
+        sink = MqttSink(
+            mosquitto.address,
+            device="started",
+            camera="c",
+            model_sha256="x",
+            controls=Controls(0.5),
+        )
+        with closing(sink):
+            with pytest.raises(UsageError, match="is online"):
+                forgotten.result(20)
+            eventually(lambda: "c/count" in retained(mosquitto.address, "started"))
+
+
+def test_a_camera_is_not_cleared_while_another_process_has_its_name(
+    mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    topics = Topics("silent", "c")
+    publish(mosquitto.address, topics.status, b"online")
+    with ThreadPoolExecutor(1) as pool:
+        forgotten = pool.submit(
+            forget_camera, mosquitto.address, topics, "homeassistant", silent_s=0.5
+        )
+        eventually(lambda: "keeps edgebird/silent/c as online" in caplog.text)
+        holder = claim(camera_at(mosquitto.address, topics))
+        assert holder is not None
+        with holder, pytest.raises(ServedHereError, match="online on this machine"):
+            forgotten.result(20)
+    assert retained(mosquitto.address, "silent") == {"c/status": "online"}
 
 
 def test_the_status_of_a_device_goes_with_its_last_camera(mosquitto: Mosquitto) -> None:
@@ -471,7 +540,9 @@ def test_a_real_home_assistant_shows_the_feeder_and_steers_it(
 def test_the_blueprint_notifies_once_and_then_pauses(
     mosquitto: Mosquitto, hub: HomeAssistant
 ) -> None:
-    sink = MqttSink(mosquitto.address, device="hub", camera="feeder", model_sha256="x")
+    sink = MqttSink(
+        mosquitto.address, device="hub", camera="feeder", model_sha256="x", controls=Controls(0.5)
+    )
     with closing(sink):
         sink.emit(frame_processed([]))
         eventually(lambda: hub.states().get("event.visit"), 30)

@@ -277,27 +277,30 @@ def test_a_version_that_still_runs_is_not_deleted(tmp_path: Path) -> None:
 
 @needs_apt
 @pytest.mark.parametrize(
-    ("camera", "settings", "goes_on"),
+    ("camera", "usb", "settings", "goes_on"),
     [
-        ("0", None, True),
-        ("rtsp://camera/1", None, True),
-        ("picamera2:1", None, False),
-        ("", None, False),
-        ("", 'source = "0"', True),
-        ("0", 'source = "picamera2"', False),
+        ("0", False, {}, True),
+        ("rtsp://camera/1", False, {}, True),
+        ("picamera2:1", False, {}, False),
+        ("", False, {}, False),
+        ("", True, {}, True),
+        ("", False, {"edgebird": "0"}, True),
+        ("0", False, {"edgebird": "picamera2"}, False),
+        # one of several cameras
+        ("", False, {"front": "usb-cam-video-index0"}, True),
+        ("", False, {"front": "0", "back": "picamera2"}, False),
     ],
 )
 def test_only_a_ribbon_camera_needs_its_library(
-    tmp_path: Path, camera: str, settings: str | None, goes_on: bool
+    tmp_path: Path, camera: str, usb: bool, settings: dict[str, str], goes_on: bool
 ) -> None:
-    path = tmp_path / "edgebird.toml"
-    if settings is not None:
-        path.write_text(f"[camera]\n{settings}\n")
+    for name, source in settings.items():
+        (tmp_path / f"{name}.toml").write_text(f'[camera]\nsource = "{source}"\n')
     done = in_the_script(
         "apt_get() { echo 'E: no such package' >&2; return 1; }; package_installed() { false; }; "
-        "step() { :; }; install_ribbon_library",
+        f"on_a_pi() {{ true; }}; usb_camera() {{ {str(usb).lower()}; }}; "
+        "step() { :; }; choose_camera; install_ribbon_library",
         camera=camera,
-        SETTINGS=path,
         SETTINGS_DIR=tmp_path,
         HOME_DIR=tmp_path / "opt",
     )
@@ -305,6 +308,17 @@ def test_only_a_ribbon_camera_needs_its_library(
     assert ("python3-picamera2 cannot be had" in done.stdout) == goes_on
     assert ("cannot install python3-picamera2" in done.stderr) != goes_on
     assert bool(done.stderr) != goes_on
+
+
+def test_the_camera_is_chosen_once(tmp_path: Path) -> None:
+    settings = tmp_path / "edgebird.toml"
+    done = in_the_script(
+        "on_a_pi() { true; }; usb_camera() { false; }; choose_camera; usb_camera() { true; }; "
+        f"run() {{ :; }}; put() {{ cat >{settings}; }}; step() {{ :; }}; write_settings",
+        SETTINGS="/nowhere",
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_config(settings).camera.source == "picamera2"
 
 
 # --- the user
@@ -345,7 +359,35 @@ def test_a_group_that_is_left_from_before_is_taken(tmp_path: Path) -> None:
 def test_the_user_goes_and_the_group_too(tmp_path: Path) -> None:
     path = accounts(tmp_path, user=SERVICE_USER, group="edgebird:x:998:pi")
     done = in_the_script(f"{ORDERS} remove_user", path=path)
-    assert done.stdout.splitlines() == ["userdel edgebird", "groupdel edgebird"]
+    assert done.stdout.splitlines() == [
+        "userdel edgebird",
+        "groupdel edgebird",
+        "nothing of edgebird is left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("in_use", "told"),
+    [
+        ("groupdel", "the group edgebird: in use, not removed"),
+        ("userdel|groupdel", "the user and group edgebird: in use, not removed"),
+    ],
+)
+def test_a_group_that_somebody_needs_does_not_end_the_purge(
+    tmp_path: Path, in_use: str, told: str
+) -> None:
+    (tmp_path / "added").write_text("python3-picamera2\n")
+    done = in_the_script(
+        f"run() {{ case $1 in {in_use}) return 8;; esac; }}; step() {{ :; }}; "
+        "systemd_runs() { false; }; remove_all",
+        path=accounts(tmp_path, user=SERVICE_USER, group="edgebird:x:998:"),
+        purge="yes",
+        PACKAGES_ADDED=tmp_path / "added",
+    )
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout
+    assert "nothing of edgebird is left" not in done.stdout
+    assert "sudo apt-get purge python3-picamera2" in done.stdout
 
 
 @pytest.mark.parametrize("person", PERSONS)
@@ -359,6 +401,7 @@ def test_a_persons_account_is_neither_taken_nor_removed(tmp_path: Path, person: 
     assert done.returncode == 0, done.stderr
     assert "del" not in done.stdout
     assert "stays" in done.stdout
+    assert "nothing" not in done.stdout
 
 
 def test_a_purge_takes_what_was_changed_of_the_units(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from edgebird.model import (
 )
 from edgebird.structures import Detections
 from model_build.card_page import card_page
-from model_build.metrics import Truth, judge
+from model_build.metrics import SIZES, Truth, judge
 from model_build.report import Looked, contact_sheet, false_alarms, misses, write_page
 from model_build.validation import ValidationSet
 
@@ -131,6 +131,17 @@ def test_the_cards_page_has_data_terms_limits_and_the_int8_models_figures() -> N
     assert "## Limits" in page
     assert "`cccccccccccc`" in page
     assert "Not measured yet" in card_page(card())
+
+
+def test_the_cards_page_has_sizes_in_order_and_no_precision_without_birds() -> None:
+    one = DatasetMetrics(9, 9, 0.9, 0.9, 0.9, 0, 0, {"small": 0.1, "large": 0.2})
+    other = DatasetMetrics(9, 9, 0.9, 0.9, 0.9, 0, 0, {"tiny": 0.3, "medium": 0.4})
+    empty = DatasetMetrics(400, 0, None, 0.0, None, 400, 3)
+    page = card_page(
+        card(**{name: {"stills": s} for name, s in zip("abc", (one, other, empty), strict=True)})
+    )
+    assert re.findall(r"^\| (tiny|small|medium|large) ", page, re.MULTILINE) == list(SIZES)
+    assert "| `c` | 400 | 0 | - | - | - | - | - | - | 3 of 400 |" in page
 
 
 def test_the_shipped_models_page_is_that_of_its_card() -> None:
