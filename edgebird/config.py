@@ -6,12 +6,14 @@ they mean; `edgebird config init` writes such a file.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -30,8 +32,12 @@ Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 SERVICE_SETTINGS, SERVICE_FOLDER = Path("/etc/edgebird"), Path("/var/lib/edgebird")
 # As in LoadCredential=mqtt-password:/etc/edgebird/mqtt-password.
 CREDENTIAL = "mqtt-password"
-# Sources that are no path: see `open_camera`; the last is a name below /dev/v4l/by-id.
-_NO_PATH = re.compile(r"|\d+|picamera2(:.*)?|demo:.*|[\w+.-]+://.*|[^/]+-index\d+", re.DOTALL)
+# What udev calls a camera below /dev/v4l/by-id. It is known also while the camera is away.
+STABLE_NAME = re.compile(r"usb-[^/]+-video-index\d+")
+# Sources that are no path: see `open_camera`.
+_NO_PATH = re.compile(
+    rf"|\d+|picamera2(:.*)?|demo:.*|[\w+.-]+://.*|{STABLE_NAME.pattern}", re.DOTALL
+)
 
 EXAMPLE = Path(__file__).parent / "example.toml"
 """All settings with their meaning, none of them set."""
@@ -167,7 +173,7 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
     try:
         config = msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {in_words(error)}") from error
+        raise ConfigError(f"{path}: {in_words(error, values)}") from error
     password = str(service_password())
     if (
         config.mqtt.password_file is None
@@ -202,7 +208,8 @@ def read_config(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        hint = "; text needs quotes" if str(error).startswith("Invalid value") else ""
+        raise ConfigError(f"{path}: {error}{hint}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: a number in it has too many digits") from error
     except RecursionError as error:
@@ -216,13 +223,67 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def in_words(error: msgspec.ValidationError) -> str:
-    """What is wrong with a value, and its key; msgspec names the place as `$.section.key`."""
-    return str(error).replace("`$.", "`").replace("`$`", "the file")
+# What msgspec says of a value, and what we say; the rest stays as it says it.
+_PROBLEM = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_IN_WORDS = (
+    (r"Expected `(int|float).*`, got `str`", "a number without quotes"),
+    (r"Expected `bool.*`, got `str`", "true or false, without quotes"),
+    (r"Expected `str.*`, got `(int|float)`", 'write it in quotes, "{value}"'),
+    (r"Expected `(int|float)` < (.+?)(\.0)?", r"must be below \2"),
+    (r"Expected `(int|float)` <= (.+?)(\.0)?", r"must be at most \2"),
+    (r"Expected `(int|float)` > (.+?)(\.0)?", r"must be above \2"),
+    (r"Expected `(int|float)` >= (.+?)(\.0)?", r"must be at least \2"),
+    (r"Expected `object`, got `.*`", "a section, written as a line [{section}]"),
+)
+
+
+def in_words(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, and where.
+
+    Args:
+        error: names the place as `$.section.key`.
+        values: what was read, by section and key.
+    """
+    what, place = _PROBLEM.fullmatch(str(error)).groups()  # type: ignore[union-attr]
+    if unknown := _UNKNOWN.fullmatch(what):
+        return _unknown(unknown[1], place, values)
+    section, _, key = (place or "").partition(".")
+    part = values.get(section)
+    value = part.get(key) if isinstance(part, dict) else None
+    for pattern, words in _IN_WORDS:
+        if found := re.fullmatch(pattern, what):
+            what = found.expand(words).format(section=section, value=value)
+            break
+    if what.startswith("Invalid enum value"):
+        few = get_args(get_type_hints(get_type_hints(Config)[section])[key])
+        what = f"{json.dumps(value)}; allowed are {', '.join(map(json.dumps, few))}"
+    return f"[{section}] {key}: {what}" if key else f"{section}: {what}" if section else what
+
+
+def _unknown(name: str, section: str | None, values: Mapping[str, Any]) -> str:
+    """What is wrong with a name that is none of a section's settings, or of the sections."""
+    sections = {known: part.__struct_fields__ for known, part in get_type_hints(Config).items()}
+    if section is not None:
+        return f"[{section}] {name}: no such setting{_meant(name, sections[section])}"
+    if isinstance(values.get(name), dict):
+        near = _meant(name, sections, "[{}]")
+        return f"no section [{name}]{near}"
+    homes = " or ".join(f"[{known}]" for known, keys in sections.items() if name in keys)
+    return f"{name} stands before any section; put it under {homes or 'the one it belongs to'}"
+
+
+def _meant(name: str, known: Iterable[str], form: str = "{}") -> str:
+    near = get_close_matches(name, list(known), 1)
+    return f"; did you mean {form.format(near[0])}?" if near else ""
 
 
 def overruled(config: Config, **sections: dict[str, object]) -> Config:
-    """The configuration with values from the command line put over it; None leaves a value.
+    """The configuration with other values put over its own.
+
+    Args:
+        config: the settings.
+        sections: by name, the values by key; None leaves a value.
 
     Raises:
         ConfigError: a value does not fit.
@@ -233,7 +294,7 @@ def overruled(config: Config, **sections: dict[str, object]) -> Config:
     try:
         return msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(in_words(error)) from error
+        raise ConfigError(in_words(error, values)) from error
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -243,6 +304,15 @@ def settings_of(config: Config) -> dict[str, Any]:
         for section, part in msgspec.structs.asdict(config).items()
         for key, value in msgspec.structs.asdict(part).items()
     }
+
+
+def load_as_its_service(path: Path | None) -> Config:
+    """Read a configuration file for `as_its_service`.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    return as_its_service(load_config(path), path)
 
 
 def as_its_service(config: Config, path: Path | None) -> Config:

@@ -95,8 +95,7 @@ class Evidence:
             return self._weigh_in_other_light(detections)
         self._forget(now_s)
         scores = []
-        for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True):
-            xyxy = (box[0], box[1], box[2], box[3])
+        for xyxy, score in detections.rows():
             moves = motion.share_of(xyxy) >= MOVING_SHARE
             place = self._place_of(xyxy, now_s)
             # a bird may be there now, in front of the knot: some time for it, but no trust
@@ -120,13 +119,11 @@ class Evidence:
 
     def _weigh_in_other_light(self, detections: Detections) -> Detections:
         """What moves says nothing then; what is known of a place still holds."""
-        boxes = [(box[0], box[1], box[2], box[3]) for box in detections.xyxy.tolist()]
-        known = [self._known_place(box) for box in boxes]
-        penalties = [0.0 if place is None else self._penalty(place) for place in known]
-        scores = [
-            probability(log_odds(score) - penalty) if penalty else score
-            for score, penalty in zip(detections.score.tolist(), penalties, strict=True)
-        ]
+        scores = []
+        for xyxy, score in detections.rows():
+            place = self._known_place(xyxy)
+            penalty = 0.0 if place is None else self._penalty(place)
+            scores.append(probability(log_odds(score) - penalty) if penalty else score)
         return detections.rescored(np.array(scores, np.float32))
 
     def _penalty(self, place: _Place) -> float:

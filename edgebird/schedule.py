@@ -24,6 +24,8 @@ _FIRST_GUESS_MS = 20.0
 _SHORTAGE_SHOWN_S = 5.0
 # Looks farther apart than that are seldom: what is out of sight then may be there all the same.
 _SELDOM_S = 0.5
+# Until after the next look of a slow board.
+_LEAST_GAP_S = 0.5
 _LATEST_STEPS = 3
 # The next look may miss a bird, the one after it finds it again.
 _STEPS_OUT_OF_SIGHT = 2.5
@@ -62,11 +64,11 @@ class Pace:
     next than a bird may be out of sight.
 
     Attributes:
-        gap_s: for how long a bird may be out of sight at least; 0 while looks are frequent.
+        gap_s: for how long a bird may be out of sight at least.
     """
 
     def __init__(self) -> None:
-        self.gap_s = 0.0
+        self.gap_s = _LEAST_GAP_S
         self._last_s: float | None = None
         self._steps_s: deque[float] = deque(maxlen=_LATEST_STEPS)
 
@@ -75,7 +77,7 @@ class Pace:
         if self._last_s is not None:
             self._steps_s.append(now_s - self._last_s)
             step_s = max(self._steps_s)
-            self.gap_s = _STEPS_OUT_OF_SIGHT * step_s if step_s > _SELDOM_S else 0.0
+            self.gap_s = _STEPS_OUT_OF_SIGHT * step_s if step_s > _SELDOM_S else _LEAST_GAP_S
         self._last_s = now_s
 
     def pause(self) -> None:
@@ -122,7 +124,10 @@ class Schedule:
         self._alert_until_s = self._shortage_s = -math.inf
         self._patrols_due = 1.0
         self._turn = 0
-        self._close_look_s: dict[int, float] = {}
+        # Counted, not timed: those of one frame would all have waited for as long, and the first of
+        # them would come first each time.
+        self._close_looks_had = 0
+        self._close_look_number: dict[int, int] = {}
 
     def regions(self, frame: Frame, motion: Motion, tracks: Sequence[Track]) -> list[Region]:
         """Where to look in this frame; nowhere when there is no reason or no time to."""
@@ -151,7 +156,7 @@ class Schedule:
         patrolled = max(0, len(chosen) - len(wanted))
         self._turn += patrolled
         self._patrols_due = max(0.0, self._patrols_due - patrolled)
-        self._note_close_looks(tracks, [i for tile in chosen for i in close.get(tile, [])], now_s)
+        self._note_close_looks(tracks, [i for tile in chosen for i in close.get(tile, [])])
         self._note_shortage(len(wanted) + patrols, len(chosen), now_s)
         # a stop of the patrol may be where we look anyway
         return list(dict.fromkeys(chosen))
@@ -169,7 +174,7 @@ class Schedule:
         close look, and around what moves, for which one is kept where no bird explains it.
         """
         limit_px = _LARGE_BIRD_SHARE * max(frame.size)
-        waiting = sorted(tracks, key=lambda track: self._close_look_s.get(track.id, -math.inf))
+        waiting = sorted(tracks, key=lambda track: self._close_look_number.get(track.id, -1))
         moving: list[Box] = [(b[0], b[1], b[2], b[3]) for b in motion.boxes.tolist()]
         unknown = [
             box
@@ -183,11 +188,12 @@ class Schedule:
                 return
             # one tile often shows several
             for tile in tiles:
-                if _well_inside(box, tile):
+                if _well_inside(box, tile, frame.size):
                     tiles[tile] += ids
                     return
-            if len(tiles) < most:
-                tiles[tile_around(box, *frame.size)] = ids
+            tile = tile_around(box, *frame.size)
+            if tile in tiles or len(tiles) < most:
+                tiles.setdefault(tile, []).extend(ids)
 
         for track in waiting:
             look_at(track.xyxy, [track.id], _MAX_CLOSE_LOOKS - bool(unknown))
@@ -195,9 +201,11 @@ class Schedule:
             look_at(box, [], _MAX_CLOSE_LOOKS)
         return tiles
 
-    def _note_close_looks(self, tracks: Sequence[Track], seen: list[int], now_s: float) -> None:
-        last = self._close_look_s | dict.fromkeys(seen, now_s)
-        self._close_look_s = {track.id: last[track.id] for track in tracks if track.id in last}
+    def _note_close_looks(self, tracks: Sequence[Track], seen: list[int]) -> None:
+        fresh = {bird: self._close_looks_had + i for i, bird in enumerate(seen)}
+        last = self._close_look_number | fresh
+        self._close_looks_had += len(seen)
+        self._close_look_number = {track.id: last[track.id] for track in tracks if track.id in last}
 
     def _note_shortage(self, wanted: int, chosen: int, now_s: float) -> None:
         if chosen < wanted and (not chosen or self.degraded != "rate"):
@@ -216,11 +224,11 @@ def _has_centre(box: Box, of: Box) -> bool:
     return box[0] <= x < box[2] and box[1] <= y < box[3]
 
 
-def _well_inside(box: Box, region: Region) -> bool:
+def _well_inside(box: Box, region: Region, frame_size: tuple[int, int]) -> bool:
+    """Whether a box is away from all sides of a region beyond which the frame goes on."""
     margin = (region[2] - region[0]) / 8
-    return (
-        box[0] - region[0] > margin
-        and box[1] - region[1] > margin
-        and region[2] - box[2] > margin
-        and region[3] - box[3] > margin
+    return all(
+        (region[i] == 0 or box[i] - region[i] > margin)
+        and (region[i + 2] == frame_size[i] or region[i + 2] - box[i + 2] > margin)
+        for i in (0, 1)
     )

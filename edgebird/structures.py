@@ -102,6 +102,15 @@ class Detections:
         """No birds."""
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
+    def rows(self) -> list[tuple[Box, float]]:
+        """Box and score of each, as plain numbers."""
+        return [
+            ((left, top, right, bottom), score)
+            for (left, top, right, bottom), score in zip(
+                self.xyxy.tolist(), self.score.tolist(), strict=True
+            )
+        ]
+
     def above(self, threshold: float) -> Detections:
         """Those that score at least ``threshold``."""
         keep = self.score >= threshold
@@ -170,6 +179,13 @@ class FrameProcessed:
     detections: Detections
     tracks: tuple[Track, ...]
     inference_ms: float
+
+    def birds(self) -> list[tuple[Box, float, int | None]]:
+        """Box, score and track id of each detection; None where it belongs to no track."""
+        # the tracker copies a detection's box into the track it goes to
+        seen_now = [track for track in self.tracks if track.last_seen_s == self.frame.monotonic_s]
+        ids = {track.xyxy: track.id for track in seen_now}
+        return [(box, score, ids.get(box)) for box, score in self.detections.rows()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -82,10 +82,9 @@ class Tracker:
         """
         oldest_s = now_s - max(self.settings.max_gap_s, least_gap_s)
         tracks = [track for track in self._tracks if track.last_seen_s >= oldest_s]
-        rows = _rows(detections)
         matches = self._matches(detections.xyxy, tracks, now_s)
         followed = list(matches)
-        for i, (box, score) in enumerate(rows):
+        for i, (box, score) in enumerate(detections.rows()):
             if i in matches:
                 track = tracks[matches[i]]
                 self._learn_speed(track, box, now_s)
@@ -181,15 +180,6 @@ def _is_part(boxes: Boxes, index: int, others: list[int]) -> bool:
     """Whether a box, (N, 4), mostly covers another of the given ones, or lies in it."""
     _, contained = pairwise_overlap(boxes[index : index + 1], boxes[others])
     return bool((contained >= _PART_OF_BIRD).any())
-
-
-def _rows(detections: Detections) -> list[tuple[Box, float]]:
-    return [
-        ((left, top, right, bottom), score)
-        for (left, top, right, bottom), score in zip(
-            detections.xyxy.tolist(), detections.score.tolist(), strict=True
-        )
-    ]
 
 
 def _centre(box: Box) -> NDArray[np.float32]:

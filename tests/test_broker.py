@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import eventually
 
+from edgebird.controls import Controls
 from edgebird.errors import BrokerError
 from edgebird.mqtt.address import parse_broker_url
 from edgebird.mqtt.broker import EmbeddedBroker
@@ -67,7 +68,9 @@ def test_alerts_go_through_and_nothing_is_printed(capfd: pytest.CaptureFixture[s
         watcher = threading.Thread(target=watch, args=(address,), kwargs=arguments)
         watcher.start()
         assert ready.wait(20)
-        sink = MqttSink(address, device="demo", camera="demo", model_sha256="x")
+        sink = MqttSink(
+            address, device="demo", camera="demo", model_sha256="x", controls=Controls(0.5)
+        )
         for number in range(5):
             sink.emit(start_of_visit(number))
         watcher.join(20)
@@ -80,7 +83,13 @@ def test_two_can_run_and_stop_while_a_client_is_connected(caplog: pytest.LogCapt
     caplog.set_level(logging.DEBUG, "edgebird")
     with EmbeddedBroker() as first, EmbeddedBroker() as second:
         assert first.url != second.url
-        sink = MqttSink(parse_broker_url(first.url), device="demo", camera="c", model_sha256="x")
+        sink = MqttSink(
+            parse_broker_url(first.url),
+            device="demo",
+            camera="c",
+            model_sha256="x",
+            controls=Controls(0.5),
+        )
         eventually(lambda: caplog.text.count("connected to MQTT") == 2)  # it has two connections
     sink.close()
 
@@ -96,7 +105,7 @@ def test_a_process_with_a_broker_ends_without_a_word() -> None:
     assert done.stderr == ""
 
 
-def test_without_amqtt_it_says_what_to_install() -> None:
+def test_without_amqtt_it_says_what_to_do() -> None:
     code = """
 import sys
 sys.modules["amqtt"] = None  # as if it were not installed
@@ -114,7 +123,10 @@ except BrokerError as error:
         capture_output=True,
         text=True,
     )
-    message = 'the embedded MQTT broker is not installed: pip install "edgebird[broker]"\n'
+    message = (
+        "the demo needs a broker of its own: use `make run` in the project's folder, or "
+        "`edgebird detect --source demo:`\n"
+    )
     assert (done.stdout, done.stderr) == (message, "")
 
 

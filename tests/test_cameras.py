@@ -208,6 +208,7 @@ def test_a_stream_that_nobody_serves_is_an_error_without_credentials() -> None:
         ("http://cam/snap.cgi?user=a&pwd=b", "http://cam/snap.cgi?***"),
         ("rtsp://cam/user=a_password=b_channel=1", "rtsp://cam/user=***"),
         ("rtsp://cam:8554/feeder", "rtsp://cam:8554/feeder"),
+        ("demo:?seed=3", "demo:?seed=3"),
     ],
 )
 def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:

@@ -109,9 +109,16 @@ def test_a_lost_camera_is_opened_again_and_both_are_logged_once(
     assert (tmp_path / "n").read_text() == "4"
 
 
-@pytest.mark.parametrize("then", ["hang", "die"])
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ("hang", "it does not answer"),
+        ("die", "its process has ended"),
+        ("break", "the camera's process ended with ZeroDivisionError('the driver is broken')"),
+    ],
+)
 def test_a_camera_process_that_hangs_or_dies_is_replaced(
-    then: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    then: str, told: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     script = [{"play": 2, "then": then}, {"play": 500, "then": "hang", "pace_s": 0.05}]
     camera = scripted_camera(*script, state=tmp_path / "n", patience=IMPATIENT)
@@ -125,7 +132,7 @@ def test_a_camera_process_that_hangs_or_dies_is_replaced(
     camera.close()
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert caplog.messages == [
-        "camera cam is lost: it does not answer; trying again",
+        f"camera cam is lost: {told}; trying again",
         "camera cam is back",
     ]
     eventually(lambda: not Path(f"/proc/{first}").exists())
@@ -208,6 +215,24 @@ def test_only_a_camera_that_stayed_for_a_while_is_opened_again_at_once(
     slot.close()
     assert pauses_s[0] == pytest.approx(0.5, rel=0.21)
     assert pauses_s[-1] == pytest.approx(last_pause_s, rel=0.21)
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "waits_for"),
+    [({"refuse": "still away"}, "open"), ({"play": 500, "then": "hang"}, "next")],
+)
+def test_a_picture_from_before_the_camera_was_closed_does_not_open_it_again(
+    tmp_path: Path, goes_on: dict[str, Any], waits_for: str
+) -> None:
+    camera = scripted_camera({"play": 30, "then": "end"}, goes_on, state=tmp_path / "n")
+    # more than one thing happens while nobody asks
+    eventually(lambda: (tmp_path / "n").read_text() == "2")
+    time.sleep(0.3)
+    reader = camera._reader
+    assert reader.take()[0] is not None
+    assert reader._waits_for == waits_for
+    assert (reader.problem is None) == (waits_for == "next")
+    camera.close()
 
 
 def test_closing_ends_frames_although_a_read_hangs(tmp_path: Path) -> None:
@@ -303,10 +328,12 @@ def test_a_library_that_complains_of_each_picture_neither_stops_it_nor_fills_the
 def test_the_last_words_of_a_camera_process_are_logged(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    camera = scripted_camera({"play": 1, "then": "break"}, state=tmp_path / "n")
+    script = {"play": 1, "then": "die", "complaints": 1}
+    camera = scripted_camera(script, state=tmp_path / "n")
     assert camera._reader.process.wait(10) == 1
     camera.close()
-    assert caplog.messages[-1] == "camera cam: ZeroDivisionError: the driver is broken"
+    line = "camera cam: Corrupt JPEG data: 0 extraneous bytes before marker 0xd7"
+    assert caplog.messages == [line]
 
 
 def test_a_password_is_not_in_the_list_of_processes() -> None:

@@ -18,6 +18,7 @@ from test_mqtt import visit_changed
 from test_mqtt_delivery import retained, subscriber
 
 from edgebird.config import MqttSection
+from edgebird.controls import Controls
 from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress, broker_address
 from edgebird.mqtt.connection import Connection, Message, Retry
@@ -129,7 +130,7 @@ def test_both_versions_of_the_protocol(mosquitto: Mosquitto, version: str) -> No
 def test_alerts_and_states_arrive_over_either_version(mosquitto: Mosquitto, version: str) -> None:
     address = replace(mosquitto.address, version=version)  # type: ignore[arg-type]
     device = f"version-{version}"
-    sink = MqttSink(address, device=device, camera="c", model_sha256="x")
+    sink = MqttSink(address, device=device, camera="c", model_sha256="x", controls=Controls(0.5))
     with subscriber(mosquitto.address, device.replace(".", "-")) as client, closing(sink):
         sink.emit(visit_changed(0))
         eventually(lambda: client.visits() == ["visit0"])

@@ -53,7 +53,7 @@ def new_sink(
         device=device,
         camera="Feeder 0",
         model_sha256=MODEL_SHA256,
-        controls=controls,
+        controls=controls or Controls(0.5),
         state=state,
     )
 
@@ -165,6 +165,20 @@ def test_detections_tell_where_the_birds_are_and_not_too_often(mosquitto: Mosqui
         assert (first["score"], first["track"], second["track"]) == (0.912, 7, None)
 
 
+def test_no_detections_are_told_where_none_are_wanted(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bytes] = []
+    with closing(new_sink(mosquitto.address, "unwanted")) as sink:
+        monkeypatch.setattr(sink._publisher, "send_now", lambda _, payload: told.append(payload))
+        sink.limit_detections(0)
+        sink.emit(with_birds())
+        assert told == []
+        sink.limit_detections(2.0)
+        sink.emit(with_birds())
+        assert len(told) == 1
+
+
 def test_the_best_shot_is_there_before_the_alert(mosquitto: Mosquitto) -> None:
     with subscriber(mosquitto.address, "best") as client:
         with closing(new_sink(mosquitto.address, "best")) as sink:
@@ -238,6 +252,22 @@ def test_no_bird_is_in_view_when_a_visit_ends_without_a_frame_or_the_camera_is_l
         sink.emit(frame_processed([TrackState.CONFIRMED]))
         time.sleep(0.3)
         assert client.values("count") == ["0", "1", "0", "1", "0"]
+
+
+@pytest.mark.parametrize("fault", ["lost", "frozen", "black", "covered"])
+def test_a_camera_that_shows_nothing_is_offline_and_has_no_bird_in_view(
+    mosquitto: Mosquitto, fault: str
+) -> None:
+    with (
+        subscriber(mosquitto.address, fault) as client,
+        closing(new_sink(mosquitto.address, fault)) as sink,
+    ):
+        sink.emit(frame_processed([TrackState.CONFIRMED]))
+        eventually(lambda: latest(client, "status") == "online" and latest(client, "bird") == "ON")
+        sink.emit(Health(camera="c", utc_s=START_UTC_S, frame_age_s=0.1, faults=(fault,)))
+        eventually(
+            lambda: latest(client, "status") == "offline" and latest(client, "bird") == "OFF", 5
+        )
 
 
 def test_a_bird_that_outlasts_its_visit_stays_in_view(
@@ -487,7 +517,12 @@ def test_the_hub_is_heard_at_its_usual_topic_whatever_the_prefix_of_discovery(
     client.connect(mosquitto.address.host, mosquitto.address.port)
     client.loop_start()
     sink = MqttSink(
-        mosquitto.address, device="usual", camera="c", model_sha256="x", discovery_prefix="hub"
+        mosquitto.address,
+        device="usual",
+        camera="c",
+        model_sha256="x",
+        controls=Controls(0.5),
+        discovery_prefix="hub",
     )
     with subscriber(mosquitto.address, "usual") as reader, closing(sink):
         eventually(lambda: "edgebird.usual.c 1 homeassistant/status" in mosquitto.log())
@@ -497,6 +532,28 @@ def test_the_hub_is_heard_at_its_usual_topic_whatever_the_prefix_of_discovery(
             eventually(lambda told=told: len(reader.values("count")) > told)  # type: ignore[misc]
     client.disconnect()
     client.loop_stop()
+
+
+def test_a_hub_that_started_long_ago_is_no_reason_to_tell_all_again(mosquitto: Mosquitto) -> None:
+    controls = Controls(0.5)
+    with (
+        subscriber(mosquitto.address, "long-ago") as reader,
+        publisher(mosquitto.address, "long-ago") as command,
+    ):
+        reader.client.publish("old-hub/status", b"online", 1, retain=True).wait_for_publish(20)
+        sink = MqttSink(
+            mosquitto.address,
+            device="long-ago",
+            camera="Feeder 0",
+            model_sha256="x",
+            controls=controls,
+            discovery_prefix="old-hub",
+        )
+        with closing(sink):
+            eventually(lambda: "edgebird.long-ago.feeder-0 1 old-hub/status" in mosquitto.log())
+            command("threshold", "0.6")
+            eventually(lambda: controls.threshold == 0.6)  # what was retained came before
+            assert sink._republish_s is None
 
 
 def test_a_status_that_others_wrote_is_put_right(
@@ -525,8 +582,12 @@ def test_the_status_is_not_put_right_any_more_at_the_end(
     sink = new_sink(mosquitto.address, "last-word")
     close = sink._publisher.close
 
+    def not_the_status(topic: str, *_: object, **__: object) -> None:
+        if topic == sink._topics.status:
+            pytest.fail("after the end")
+
     def close_slowly() -> None:
-        monkeypatch.setattr(sink._publisher, "set_state", lambda *_: pytest.fail("after the end"))
+        monkeypatch.setattr(sink._publisher, "set_state", not_the_status)
         sink._tick()  # of a publisher in the middle of its work
         close()
 

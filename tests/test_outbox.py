@@ -144,6 +144,16 @@ while True:
         assert names(outbox)[: len(seen)] == [str(number) for number in seen]
 
 
+@pytest.mark.parametrize(("durable", "synchronous"), [(True, 2), (False, 1)])  # FULL and NORMAL
+def test_only_what_has_to_outlive_a_power_cut_waits_for_the_disk(
+    tmp_path: Path, durable: bool, synchronous: int
+) -> None:
+    with closing(new_outbox(tmp_path / "o.sqlite")) as outbox:
+        for earlier in (not durable, durable):
+            outbox.add([alert("a")], durable=earlier)
+        assert outbox._one("PRAGMA synchronous") == (synchronous,)
+
+
 def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "o.sqlite"
     path.write_bytes(b"this is no database " * 500)
@@ -304,6 +314,21 @@ def test_a_clock_that_is_set_makes_no_alert_older(tmp_path: Path, step_s: float)
         passed_s += WEEK_S + 1
         outbox.tidy()
         assert names(outbox) == []
+
+
+def test_alerts_of_an_earlier_run_keep_their_times_when_the_clock_is_set(tmp_path: Path) -> None:
+    now_s = 1e9
+
+    def outbox_now() -> Outbox:
+        return Outbox(tmp_path / "o.sqlite", now_s=lambda: now_s, monotonic_s=lambda: 5.0)
+
+    with closing(outbox_now()) as outbox:
+        outbox.add([alert("a", created_s=now_s)], durable=False)
+    now_s -= 500  # a machine without a clock of its own has started again
+    with closing(outbox_now()) as outbox:
+        now_s = 1e9 + 3600
+        outbox.tidy()
+        assert outbox.state().oldest_s == 3600
 
 
 class OutboxMachine(RuleBasedStateMachine):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgebird.motion import Motion
 from edgebird.schedule import Pace, ScanEverything, Schedule, ScheduleSettings
 from edgebird.structures import Box, Frame, Track, TrackState
-from edgebird.tiles import Region, scan_regions
+from edgebird.tiles import Region, scan_regions, tile_around
 
 WHOLE = (0, 0, 640, 480)
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -72,8 +75,18 @@ def test_small_birds_are_followed_closely_and_large_ones_in_the_whole_frame() ->
     assert len(schedule_on_patrol().regions(frame(0), STILL, [bird_at(100, 100, 300)])) == 2
 
 
-def test_one_close_look_serves_birds_that_sit_together() -> None:
-    birds = [bird_at(300, 200, 30), bird_at(340, 210, 30), bird_at(280, 220, 30)]
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(300, 200), (340, 210), (280, 220)],
+        # at a border, where no tile has them in its middle
+        [(2, 200), (5, 240), (0, 220)],
+        [(608, 200), (605, 240), (610, 220)],
+        [(300, 448), (340, 445), (320, 450)],
+    ],
+)
+def test_one_close_look_serves_birds_that_sit_together(places: list[tuple[float, float]]) -> None:
+    birds = [bird_at(x, y, 30) for x, y in places]
     assert len(schedule_on_patrol().regions(frame(0), STILL, birds)) == 3
 
 
@@ -107,6 +120,40 @@ def test_small_birds_that_sit_apart_get_their_close_looks_in_turn() -> None:
     assert (np.array(seen[1:]) | np.array(seen[:-1])).all()
 
 
+@pytest.mark.parametrize(
+    ("size", "boxes"),
+    [
+        # two in one corner, birds in the others and in the middle
+        (
+            (640, 480),
+            [(2, 2, 27, 27), (40, 4, 65, 29)]
+            + [(x, y, x + 25, y + 25) for x, y in CORNERS_AND_MIDDLE[1:]],
+        ),
+        # two that are longer than the tile is wide, in the lower corner of a strip
+        (
+            (2400, 300),
+            [(0, 210, 250, 240), (0, 250, 250, 290)]
+            + [(x, 140, x + 25, 165) for x in (600, 1200, 1800)],
+        ),
+    ],
+)
+def test_birds_that_share_a_tile_take_one_turn_together(
+    size: tuple[int, int], boxes: list[Box]
+) -> None:
+    assert tile_around(boxes[0], *size) == tile_around(boxes[1], *size)
+    birds = [
+        Track(number, box, 0.9, 2, 0.0, 1.0, 0.9, TrackState.CONFIRMED)
+        for number, box in enumerate(boxes)
+    ]
+    plan, image = schedule(budget_ms_per_s=5000), np.zeros((size[1], size[0], 3), np.uint8)
+    looks = np.zeros(len(birds))
+    for index in range(40):
+        regions = plan.regions(Frame(image, 0, index / 2, 0.0, "test"), STILL, birds)
+        plan.spent(len(regions), 20.0 * len(regions))
+        looks += [tile_around(box, *size) in regions for box in boxes]
+    assert looks.max() - looks.min() <= 2
+
+
 def test_with_little_time_close_looks_go_round_as_well() -> None:
     plan, birds = schedule(budget_ms_per_s=200), flock()  # the whole frame and a close look
     plan.regions(frame(0), STILL, ())
@@ -127,11 +174,12 @@ def test_one_close_look_is_kept_for_what_no_bird_explains() -> None:
     assert sum(right - left == 216 for left, _, right, _ in regions) == 3
 
 
-def test_while_looks_are_frequent_their_pace_asks_for_nothing() -> None:
+def test_a_bird_is_not_gone_before_the_next_look_of_a_slow_board() -> None:
     pace = Pace()
+    assert pace.gap_s == 0.5
     for index in range(50):
         pace.look(index / 10)
-        assert pace.gap_s == 0
+        assert pace.gap_s == 0.5
 
 
 def test_a_bird_may_be_out_of_sight_at_one_look_however_seldom_they_are() -> None:
@@ -144,7 +192,7 @@ def test_a_bird_may_be_out_of_sight_at_one_look_however_seldom_they_are() -> Non
     assert pace.gap_s > 10
     pace.look(10.2)
     pace.look(10.3)
-    assert pace.gap_s == 0
+    assert pace.gap_s == 0.5
 
 
 def test_a_night_says_nothing_of_the_pace() -> None:
@@ -162,6 +210,12 @@ def test_after_motion_it_stays_alert_for_a_moment() -> None:
     plan.regions(frame(0.0), moving((10, 10, 40, 40)), ())
     assert WHOLE in plan.regions(frame(0.8), STILL, ())
     assert plan.regions(frame(1.2), STILL, ()) == []
+
+
+def test_a_change_of_light_is_a_reason_to_look() -> None:
+    plan = schedule_on_patrol()
+    assert plan.regions(frame(0.1), STILL, ()) == []
+    assert WHOLE in plan.regions(frame(0.2), replace(STILL, light_changed=True), ())
 
 
 def spend(plan: Schedule, ms_per_region: float, seconds: float, fps: float) -> tuple[float, int]:
@@ -206,6 +260,17 @@ def test_looks_that_cost_more_than_can_be_saved_up_come_seldom_and_do_not_end(
         plan.spent(len(regions), ms_per_region * len(regions))
         looks += len(regions)
     assert 0.8 <= looks * ms_per_region / (300 * budget) <= 1.1
+
+
+def test_the_patrol_of_a_slow_board_leaves_no_stop_out() -> None:
+    plan = schedule(budget_ms_per_s=60, patrol_s=1.0)
+    looks = Counter[Region]()
+    for index in range(1200):
+        regions = plan.regions(frame(index / 5), STILL, ())
+        plan.spent(len(regions), 100.0 * len(regions))
+        looks.update(regions)
+    assert looks.keys() == set(scan_regions(640, 480))
+    assert max(looks.values()) <= 2 * min(looks.values())
 
 
 def test_it_recovers_when_there_is_less_to_do() -> None:

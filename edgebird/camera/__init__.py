@@ -21,8 +21,6 @@ _FORMS = (
 _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 # Slower, and its picture would be taken for one that has stopped.
 _LOWEST_LIVE_FPS = 0.5
-# What udev calls it below /dev/v4l/by-id. It is known also while the camera is away.
-_STABLE_NAME = re.compile(r"usb-[^/]+-video-index\d+")
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -152,11 +150,14 @@ def is_stream(source: str) -> bool:
 
 
 def _is_device(source: str) -> bool:
+    # here, since the process that reads a camera needs no settings
+    from edgebird.config import STABLE_NAME
+
     # /dev/shm holds ordinary files, which may well be pictures
     return (
         source.isdecimal()
         or (source.startswith("/dev/") and not (os.path.isfile(source) or os.path.isdir(source)))
-        or _STABLE_NAME.fullmatch(source) is not None
+        or STABLE_NAME.fullmatch(source) is not None
         or (bool(source) and "/" not in source and os.path.exists(f"/dev/v4l/by-id/{source}"))
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgebird.camera import drawn_birds, drawn_garden
 from edgebird.camera.drawn_birds import PLUMAGES, Plane, Sprite
-from edgebird.structures import Box, Frame, Image
+from edgebird.structures import Frame, Image
 
 WIDTH_PX, HEIGHT_PX = 640, 480
 
@@ -138,20 +138,6 @@ class DemoFeeder:
         scene = cv2.GaussianBlur(scene, (0, 0), 0.6)
         scene += self._noise[round(t_s * 1000) * 7919 % _NOISE_FIELDS]
         return np.clip(scene, 0, 255).astype(np.uint8)
-
-    def visible_birds(self, t_s: float) -> list[Box]:
-        """The true boxes of the birds that are at least half inside the frame (for tests)."""
-        boxes: list[Box] = []
-        for bird in self._placed(t_s):
-            solid = (bird.sprite.alpha > 0.5).astype(np.uint8)
-            inset_x, inset_y, width, height = cv2.boundingRect(solid)
-            left, top = bird.left_px + inset_x, bird.top_px + inset_y
-            right, bottom = left + width, top + height
-            x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, WIDTH_PX), min(bottom, HEIGHT_PX)
-            inside = max(x1 - x0, 0) * max(y1 - y0, 0)
-            if 2 * inside >= width * height:
-                boxes.append((float(x0), float(y0), float(x1), float(y1)))
-        return boxes
 
     def _placed(self, t_s: float) -> list[Placed]:
         period, within_s = divmod(t_s, _PERIOD_S)

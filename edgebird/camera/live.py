@@ -157,7 +157,8 @@ class LiveCamera:
             if self._closing.is_set():
                 return
             hangs = self._reader.hangs(self._patience)
-            error = self._reader.problem or (hangs and "it does not answer") or error
+            silence = "its process has ended" if self._reader.ended else "it does not answer"
+            error = self._reader.problem or (hangs and silence) or error
             if not lost and error:
                 log.warning("camera %s is lost: %s; trying again", self.source, error)
                 lost = True
@@ -284,9 +285,10 @@ class _Reader:
 
     def take(self) -> tuple[Picture | None, int]:
         """The newest picture that was not taken yet and how many were missed, without waiting."""
-        self._hear()
         picture, missed = self._slot.take()
-        if picture is not None:
+        # Then, as it may have been closed after that picture, which does not open it again.
+        self._hear()
+        if picture is not None and self._waits_for != "open":
             self.problem = None
             self._waits_for = "next"
             self._active_s = time.monotonic()
@@ -294,15 +296,20 @@ class _Reader:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for a picture or a message; False at once when the process has ended."""
-        if self._messages.ended:
+        if self.ended:
             return False
         select.select([self._slot.count_fd, self._messages.fileno()], [], [], timeout_s)
         return True
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended, by all that was heard."""
+        return self._messages.ended
+
     def hangs(self, patience: Patience) -> bool:
         """Whether it has ended, or nothing was heard of it for too long."""
         limits_s = {"open": patience.open_s, "first": patience.first_s, "next": patience.read_s}
-        return self._messages.ended or time.monotonic() - self._active_s > limits_s[self._waits_for]
+        return self.ended or time.monotonic() - self._active_s > limits_s[self._waits_for]
 
     def kill(self) -> None:
         """End the process, whatever it does."""

@@ -191,7 +191,7 @@ def open_quietly(source: str, backend: int, parameters: Sequence[int] = ()) -> c
         CameraError: the source's name is not UTF-8, which would crash OpenCV.
     """
     if not _is_utf8(source):
-        name = redact_url(source) if "://" in source else source
+        name = redact_url(source)
         raise CameraError(f"the name {name!r} is not UTF-8, which OpenCV cannot take: rename it")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
@@ -215,13 +215,16 @@ def silence_opencv() -> None:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def redact_url(url: str) -> str:
-    """The address without what may be secret: user and password, and all option values.
+def redact_url(source: str) -> str:
+    """An address without what may be secret: user and password, and all option values. Other
+    sources are as they were.
 
     Some cameras take the password as ``?pwd=...`` or even in the path as ``/user=..._password=``,
     so everything after the first ``?`` or ``=`` of the path goes too.
     """
-    without_user = re.sub(r"://.*@", "://***@", url)
+    if "://" not in source:
+        return source
+    without_user = re.sub(r"://.*@", "://***@", source)
     return re.sub(r"([?=]).*", r"\1***", without_user)
 
 

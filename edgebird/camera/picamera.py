@@ -192,6 +192,6 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise CameraError(
-            f"{name} cannot be imported ({error}): `sudo apt install python3-picamera2` and use "
-            "an environment made with `python3 -m venv --system-site-packages`"
+            f"{name} cannot be imported ({error}): simplest is `sudo deploy/install.sh --camera "
+            "picamera2`"
         ) from error

@@ -155,10 +155,12 @@ class ScenarioCamera:
 
     Attributes:
         stays: the visits that are to be found.
+        stopped: whether it was closed before the end of its script.
     """
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
+        self.stopped = False
         self._closed = False
         others = [event for event in scenario.event if event.kind != "visit"]
         self._visits = sorted(
@@ -191,6 +193,7 @@ class ScenarioCamera:
         frozen: Image | None = None
         for now_s, events in self._moments():
             if self._closed:
+                self.stopped = True
                 return
             kinds = {event.kind for event in events}
             if "lost" in kinds:

@@ -7,8 +7,9 @@ is free again. It costs about 20 MB of memory of its own; code pages are shared 
 It opens its camera, puts each picture into the `Slot` and, when none comes any more, opens the
 camera again, with growing pauses. It tells its parent, one JSON object a line: ``{"state":
 "opening"}``, ``{"state": "open"}``, or ``{"state": "closed", "error": "..."}``, without an error
-when pictures just came no more. After many openings it ends, to be replaced by a new one. What
-libraries complain of goes to its standard error, which the parent reads, too.
+when pictures just came no more. After many openings it ends, to be replaced by a new one, as it
+does after an error that nobody expected, which it tells before. What libraries complain of goes to
+its standard error, which the parent reads, too.
 
 Its standard input begins with a line, what to give to the opening function; it ends with its
 parent, whose end of that closes then.
@@ -166,11 +167,14 @@ def main(argv: list[str]) -> None:
     def say(message: dict[str, str]) -> None:
         os.write(messages, json.dumps(message).encode() + b"\n")
 
-    open_capture = getattr(importlib.import_module(module), name)
     try:
+        open_capture = getattr(importlib.import_module(module), name)
         serve(lambda: open_capture(**arguments), slot, say)
     except BrokenPipeError:
         return
+    except Exception as error:  # noqa: BLE001  (whatever a library raises, the parent has to know)
+        say({"state": "closed", "error": f"the camera's process ended with {error!r}"})
+        sys.exit(1)
 
 
 if __name__ == "__main__":

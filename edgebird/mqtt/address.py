@@ -173,14 +173,13 @@ def credential(settings: MqttSection, environment: Mapping[str, str]) -> Path | 
     """The systemd credential with the password, or what it is made from; None without a password
     in it.
     """
+    places = []
     if folder := environment.get("CREDENTIALS_DIRECTORY"):
-        path = Path(folder) / CREDENTIAL
-    elif settings.password_file == str(service_password()):
-        path = service_password()
-    else:
-        return None
+        places.append(Path(folder) / CREDENTIAL)
+    if settings.password_file == str(service_password()):
+        places.append(service_password())
     # the unit's default, for brokers without passwords, is an empty line
-    return path if path.exists() and path.stat().st_size > 1 else None
+    return next((path for path in places if path.exists() and path.stat().st_size > 1), None)
 
 
 def _scheme(text: str) -> Scheme:

@@ -81,7 +81,8 @@ async def _start_on_free_port() -> tuple[Broker, int]:
         from amqtt.errors import AMQTTError
     except ImportError as error:
         raise BrokerError(
-            'the embedded MQTT broker is not installed: pip install "edgebird[broker]"'
+            "the demo needs a broker of its own: use `make run` in the project's folder, or "
+            "`edgebird detect --source demo:`"
         ) from error
     problem: AMQTTError | None = None
     for _ in range(START_TRIES):  # another process may take the port in between

@@ -64,8 +64,6 @@ class Limits:
         receive_maximum: messages under way to it at once.
         maximum_packet_size: in bytes.
         maximum_qos: of messages.
-        retain_available: whether it keeps retained messages.
-        shared_subscriptions: whether several clients can share one subscription.
         topic_alias_maximum: how many topics can be shortened.
         server_keepalive_s: the keep-alive it asks for in place of ours.
     """
@@ -73,8 +71,6 @@ class Limits:
     receive_maximum: int | None = None
     maximum_packet_size: int | None = None
     maximum_qos: int | None = None
-    retain_available: bool | None = None
-    shared_subscriptions: bool | None = None
     topic_alias_maximum: int | None = None
     server_keepalive_s: int | None = None
 
@@ -371,15 +367,10 @@ def _limits(properties: Properties | None) -> Limits:
     def value(name: str) -> Any:
         return getattr(properties, name, None)
 
-    def flag(name: str) -> bool | None:
-        return None if value(name) is None else bool(value(name))
-
     return Limits(
         receive_maximum=value("ReceiveMaximum"),
         maximum_packet_size=value("MaximumPacketSize"),
         maximum_qos=value("MaximumQoS"),
-        retain_available=flag("RetainAvailable"),
-        shared_subscriptions=flag("SharedSubscriptionAvailable"),
         topic_alias_maximum=value("TopicAliasMaximum"),
         server_keepalive_s=value("ServerKeepAlive"),
     )

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
+from socket import socket
 
 from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress
@@ -62,21 +63,8 @@ def forget_camera(
         NotAllowedError: the broker does not let us read or clear all of its topics.
         BrokerError: the broker cannot be reached, refuses us or does not answer.
     """
-    # Held meanwhile, so that nobody begins to publish there what is then cleared.
-    holder = claim(camera_at(address, topics))
-    if holder is None:
-        raise ServedHereError(f"{_name(topics)} is online on this machine: stop its edgebird first")
-    with holder:
-        return _forget(address, topics, discovery_prefix, answer_s, silent_s)
-
-
-def _forget(
-    address: BrokerAddress,
-    topics: Topics,
-    discovery_prefix: str,
-    answer_s: float,
-    silent_s: float | None,
-) -> list[str]:
+    # Not held while the camera is listened for: its service may be started meanwhile.
+    _claimed(address, topics).close()
     answers: _Answers = SimpleQueue()
     discovery = topics.discovery(discovery_prefix)
     device = device_status(topics.device)
@@ -111,9 +99,11 @@ def _forget(
         if not others and retained.get(device) in (b"offline", status):
             gone.add(device)
         gone &= retained.keys()
-        for topic in gone:
-            connection.publish(topic, b"", qos=1, retain=True)
-        left = _not_cleared(answers, address, gone, answer_s)
+        # Held, so that nobody begins to publish there what is then cleared.
+        with _claimed(address, topics):
+            for topic in gone:
+                connection.publish(topic, b"", qos=1, retain=True)
+            left = _not_cleared(answers, address, gone, answer_s)
         if left:
             raise NotAllowedError(
                 f"the MQTT broker at {address} does not let us clear {', '.join(sorted(left))}"
@@ -121,6 +111,13 @@ def _forget(
         return sorted(gone)
     finally:
         connection.stop(1.0)
+
+
+def _claimed(address: BrokerAddress, topics: Topics) -> socket:
+    holder = claim(camera_at(address, topics))
+    if holder is None:
+        raise ServedHereError(f"{_name(topics)} is online on this machine: stop its edgebird first")
+    return holder
 
 
 def _retained(answers: _Answers, address: BrokerAddress, answer_s: float) -> dict[str, bytes]:

@@ -12,8 +12,7 @@ from edgebird.mqtt.forget import NotAllowedError, ServedHereError, forget_camera
 from edgebird.mqtt.topics import Topics
 
 _STOP_S = 0.5
-# Twice, with a second each for what is retained, for what is not cleared and for the end: less than
-# a camera waits for its name.
+# Twice, with a second each for what is retained, for what is not cleared and for the end.
 _ANSWER_S = 2.5
 
 logger = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class FormerName:
     def _clear(self) -> bool:
         """Whether that is settled, one way or the other."""
         try:
-            # No wait for a sign of life: a camera that gets the name now would have to wait, too.
+            # No wait for a sign of life: that the broker has it as online is enough to let it be.
             forget_camera(
                 self._address,
                 self._topics,

@@ -186,16 +186,6 @@ def visit_payload(
 def detections_payload(event: FrameProcessed, *, device: str, camera: str) -> DetectionsPayload:
     """What is told of one frame; names as they stand in the topic."""
     frame = event.frame
-    # The tracker copies a detection's box into the track it goes to.
-    seen_now = [track for track in event.tracks if track.last_seen_s == frame.monotonic_s]
-    track_ids = {track.xyxy: track.id for track in seen_now}
-    birds = []
-    for (left, top, right, bottom), score in zip(
-        event.detections.xyxy.tolist(), event.detections.score.tolist(), strict=True
-    ):
-        box = (left, top, right, bottom)
-        track = track_ids.get(box)
-        birds.append(BirdPayload(_box_payload(box, frame.size), round(score, 3), track))
     return DetectionsPayload(
         device=device,
         camera=camera,
@@ -203,7 +193,10 @@ def detections_payload(event: FrameProcessed, *, device: str, camera: str) -> De
         frame=frame.index,
         frame_size=frame.size,
         inference_ms=round(event.inference_ms, 1),
-        birds=birds,
+        birds=[
+            BirdPayload(_box_payload(box, frame.size), round(score, 3), track)
+            for box, score, track in event.birds()
+        ],
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 
 from edgebird.annotate import draw_birds
+from edgebird.motion import fitted_size
 from edgebird.structures import Box, Image
 
 _LONGEST_PX = 1024
@@ -23,10 +24,8 @@ def jpeg_for_mqtt(image: Image, birds: Sequence[tuple[Box, float]] = ()) -> byte
         birds: box in pixels and score from 0 to 1 of each.
     """
     canvas = draw_birds(image, birds) if birds else image
-    height, width = canvas.shape[:2]
-    scale = min(1.0, _LONGEST_PX / max(height, width))
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
+    size = fitted_size(canvas, _LONGEST_PX)
+    if size != canvas.shape[1::-1]:
         canvas = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype("uint8", copy=False)
     bgr = cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR)
     encoded = b""

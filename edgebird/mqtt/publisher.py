@@ -32,10 +32,13 @@ _DRAIN_S = 1.5
 _HEADER_BYTES = 300  # no topic of ours is longer
 _OFFLINE_S = 0.5
 # Every broker takes a state of this size.
-_SMALL_BYTES = 4096
+_SMALL_BYTES = 16384
+# So many connections in a row that end with a large state under way are the broker's doing; more
+# when it has taken one as large before, because then it may well be the network.
+_DROPS, _DROPS_OF_TAKEN = 2, 6
 # A broker that hung up on a large state is not given one as large for so long. Then it may have
 # been set up anew, or it was the network.
-_GIVEN_UP_S = 6 * 3600.0
+_GIVEN_UP_S, _GIVEN_UP_TAKEN_S = 6 * 3600.0, 600.0
 # What a broker refuses for a reason that passes is sent again after so long.
 _REFUSED_S = 60.0
 _PASSING = {"Unspecified error", "Implementation specific error", "Quota exceeded"}
@@ -79,7 +82,8 @@ class Publisher:
     the old order: an alert may come twice and never too early, an old state never after a newer.
 
     A state that is larger than the broker takes is left out. MQTT 5 tells the limit; otherwise it
-    is a large state that was under way when the connection ended, twice.
+    is a large state that was under way when the connection ended, twice in a row; some more times
+    where the broker has taken one as large before. States that are published once are not.
 
     All work is done by one thread of its own, which is also the only one at the outbox.
 
@@ -143,6 +147,8 @@ class Publisher:
         self._outbox_state = outbox.state()
         self._too_large: set[str] = set()
         self._suspect = ""  # topic of a large state that was under way when a connection ended
+        self._drops = 0  # how many connections in a row ended so
+        self._taken_bytes = 0  # the largest message that the broker has acknowledged
         self._given_up_bytes = 0  # states as large are left out, 0 for none
         self._given_up_at_s = 0.0
         self._connection = Connection(
@@ -153,7 +159,9 @@ class Publisher:
             on_message=on_message,
             on_acknowledged=lambda number, refusal: self._signal(_Acknowledged(number, refusal)),
             on_subscribed=lambda answers: self._handle_subscribed(answers, on_subscribed),
-            on_problem=lambda problem: logger.warning("%s; alerts wait until it is back", problem),
+            on_problem=lambda problem: logger.warning(
+                "%s; alerts wait until it takes them", problem
+            ),
             retry=retry,
         )
         self._thread = Thread(target=self._run, name="publisher", daemon=True)
@@ -234,8 +242,8 @@ class Publisher:
         left = self._outbox_state
         if left.waiting and left.storage == "disk":
             logger.warning(
-                "alerts that wait for the MQTT broker at %s, and go out when edgebird is started "
-                "again: %d",
+                "alerts waiting for the MQTT broker at %s: %d; they go out when edgebird starts "
+                "again",
                 self._address,
                 left.waiting,
             )
@@ -325,6 +333,8 @@ class Publisher:
             sent = self._under_way.pop(signal.number, None)
             if sent is None:
                 continue
+            if signal.refusal is None:
+                self._taken_bytes = max(self._taken_bytes, sent.size)
             if sent.alert is None:
                 if sent.topic == self._suspect:
                     self._suspect = ""
@@ -364,17 +374,19 @@ class Publisher:
             self._unsent = dict.fromkeys(self._states)
 
     def _suspect_the_largest(self) -> None:
-        """Give up a large state that was under way when the connection ended, for the second time.
+        """Give up a large state that was under way when the connection ended, time and again.
 
         Brokers that tell no limit just hang up, and would at each reconnect, before any alert.
         """
-        states = [sent for sent in self._under_way.values() if sent.alert is None]
+        # one that is published once is not among them any more, and nothing would replace it
+        states = [sent for sent in self._under_way.values() if sent.topic in self._states]
         largest = max(states, key=lambda sent: sent.size, default=None)
         if largest is None or largest.size <= _SMALL_BYTES:
             return
-        if largest.topic == self._suspect:
-            self._given_up_bytes, self._given_up_at_s = largest.size, time.monotonic()
+        self._drops = self._drops + 1 if largest.topic == self._suspect else 1
         self._suspect = largest.topic
+        if self._drops >= (_DROPS if largest.size > self._taken_bytes else _DROPS_OF_TAKEN):
+            self._given_up_bytes, self._given_up_at_s = largest.size, time.monotonic()
 
     def _store(self) -> None:
         with self._lock:
@@ -405,8 +417,8 @@ class Publisher:
                 content = self._made(topic, state)
                 if len(content) + _HEADER_BYTES > (limits.maximum_packet_size or 1 << 28):
                     self._say_too_large(topic, len(content), "are more than the broker takes")
-                elif self._is_given_up(len(content)):
-                    why = "seem to be more than the broker takes, it hung up on as many twice"
+                elif not state.once and self._is_given_up(len(content)):
+                    why = "seem to be more than the broker takes, which hung up on as many"
                     self._say_too_large(topic, len(content), why)
                 else:
                     self._publish(None, topic, content, qos=state.qos, retain=True)
@@ -442,7 +454,9 @@ class Publisher:
         return content
 
     def _is_given_up(self, size: int) -> bool:
-        if time.monotonic() - self._given_up_at_s > _GIVEN_UP_S:
+        taken = self._given_up_bytes <= self._taken_bytes
+        given_up_s = _GIVEN_UP_TAKEN_S if taken else _GIVEN_UP_S
+        if time.monotonic() - self._given_up_at_s > given_up_s:
             self._given_up_bytes = 0
         return 0 < self._given_up_bytes <= size
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import msgspec
 
 from edgebird.mqtt.payloads import rounded, utc_iso
-from edgebird.structures import Detections, Event, FrameProcessed, VisitChanged
+from edgebird.structures import Box, Detections, Event, FrameProcessed, VisitChanged
 
 
 def printable(name: str) -> str:
@@ -30,7 +30,7 @@ def picture_record(
     return {
         "image": printable(name),
         "size": list(size),
-        "detections": _detection_records(detections),
+        "detections": [_detection_record(box, score) for box, score in detections.rows()],
         "inference_ms": round(inference_ms, 1),
     }
 
@@ -73,17 +73,13 @@ class JsonLinesSink:
 def frame_record(event: FrameProcessed) -> dict[str, Any]:
     """The record of one frame of a video or camera; ``time`` is its ``monotonic_s``."""
     frame = event.frame
-    detections = _detection_records(event.detections)
-    # The tracker copies a detection's box into the track it goes to.
-    seen_now = [track for track in event.tracks if track.last_seen_s == frame.monotonic_s]
-    track_ids = {track.xyxy: track.id for track in seen_now}
-    for record, box in zip(detections, event.detections.xyxy.tolist(), strict=True):
-        record["track"] = track_ids.get(tuple(box))
     return {
         "frame": frame.index,
         "time": round(frame.monotonic_s, 3),
         "size": list(frame.size),
-        "detections": detections,
+        "detections": [
+            _detection_record(box, score) | {"track": track} for box, score, track in event.birds()
+        ],
         "inference_ms": round(event.inference_ms, 1),
     }
 
@@ -105,8 +101,5 @@ def visit_record(event: VisitChanged) -> dict[str, Any]:
     }
 
 
-def _detection_records(detections: Detections) -> list[dict[str, Any]]:
-    return [
-        {"box": rounded(box, 1), "score": round(score, 4)}
-        for box, score in zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
-    ]
+def _detection_record(box: Box, score: float) -> dict[str, Any]:
+    return {"box": rounded(box, 1), "score": round(score, 4)}

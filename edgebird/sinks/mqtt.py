@@ -85,7 +85,7 @@ class MqttSink:
         device: this machine's name in the topics, made safe if need be.
         camera: the camera's name in the topics, made safe if need be.
         model_sha256: of the network, for the alerts.
-        controls: what commands change; without them none is obeyed.
+        controls: what commands change.
         state: folder that is kept over restarts; None keeps alerts in memory only.
         source: of the frames; tells a camera that got another name.
         discovery: whether Home Assistant is told of this camera; False takes back what it was
@@ -105,7 +105,7 @@ class MqttSink:
         device: str,
         camera: str,
         model_sha256: str,
-        controls: Controls | None = None,
+        controls: Controls,
         state: Path | None = None,
         source: str = "",
         discovery: bool | None = True,
@@ -228,10 +228,9 @@ class MqttSink:
 
     def configure_threshold(self, threshold: float) -> None:
         """Another threshold was set in the configuration: it goes before what MQTT asked for."""
-        if self._controls is not None:
-            self._configured_threshold = self._controls.threshold = threshold
-            self._keep_soon("threshold", "{}")
-            self._publish_controls()
+        self._configured_threshold = self._controls.threshold = threshold
+        self._keep_soon("threshold", "{}")
+        self._publish_controls()
 
     # --- what the loop tells
 
@@ -372,8 +371,8 @@ class MqttSink:
             self._obey(message)
 
     def _obey(self, message: Message) -> None:
-        controls, name = self._controls, self._commands.get(message.topic)
-        if controls is None or name is None:
+        name = self._commands.get(message.topic)
+        if name is None:
             return
         try:
             # A retained command would be obeyed again at each reconnect.
@@ -384,11 +383,11 @@ class MqttSink:
         if message.retain:
             self._complain(f"a retained command was ignored on {message.topic}")
         elif name == "snapshot":
-            controls.ask_for_snapshot()
+            self._controls.ask_for_snapshot()
         elif name == "enabled":
-            self._set_enabled(controls, value is True)
+            self._set_enabled(value is True)
         elif value is not None:
-            self._set_threshold(controls, float(value))
+            self._set_threshold(float(value))
 
     def _complain(self, problem: str) -> None:
         """Log a problem of somebody else's making, at most once a minute."""
@@ -399,15 +398,15 @@ class MqttSink:
 
     # --- controls
 
-    def _set_enabled(self, controls: Controls, enabled: bool) -> None:
-        if enabled != controls.enabled:
-            controls.enabled = enabled
+    def _set_enabled(self, enabled: bool) -> None:
+        if enabled != self._controls.enabled:
+            self._controls.enabled = enabled
             self._keep_soon("enabled", json.dumps(enabled))
         self._publish_controls()
 
-    def _set_threshold(self, controls: Controls, threshold: float) -> None:
-        if threshold != controls.threshold:
-            controls.threshold = threshold
+    def _set_threshold(self, threshold: float) -> None:
+        if threshold != self._controls.threshold:
+            self._controls.threshold = threshold
             overrule = json.dumps({"threshold": threshold, "over": self._configured_threshold})
             self._keep_soon("threshold", overrule)
         self._publish_controls()
@@ -424,15 +423,12 @@ class MqttSink:
                 self._publisher.keep(*self._unkept.popitem())
 
     def _publish_controls(self) -> None:
-        if self._controls is not None:
-            enabled = "ON" if self._controls.enabled else "OFF"
-            self._publisher.set_state(self._topics.value("enabled"), enabled)
-            threshold = f"{self._controls.threshold:.3g}"
-            self._publisher.set_state(self._topics.value("threshold"), threshold)
+        enabled = "ON" if self._controls.enabled else "OFF"
+        self._publisher.set_state(self._topics.value("enabled"), enabled)
+        threshold = f"{self._controls.threshold:.3g}"
+        self._publisher.set_state(self._topics.value("threshold"), threshold)
 
     def _restore(self, kept: dict[str, str]) -> None:
-        if self._controls is None:
-            return
         self._configured_threshold = self._controls.threshold
         self._controls.enabled = kept.get("enabled") != "false"
         overrule = json.loads(kept.get("threshold", "{}"))
