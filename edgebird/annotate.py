@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ import numpy as np
 
 from edgebird.errors import OutputError
 from edgebird.structures import Box, Image
+from edgebird.whole_files import write_files
 
 _GREEN_RGB = (60, 220, 60)
 _BLACK_RGB = (0, 0, 0)
@@ -79,14 +79,9 @@ def write_jpeg(image: Image, path: Path) -> int:
     done, encoded = cv2.imencode(".jpg", bgr, quality)
     if not done:
         raise OutputError(f"cannot write {path}: a JPEG cannot hold {image.shape[1::-1]} pixels")
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(encoded.tobytes())
-        partial.replace(path)
+        write_files({path: encoded.tobytes()})
     except OSError as error:
-        # what keeps us from writing may keep us from deleting, too
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return encoded.size
 

@@ -181,7 +181,7 @@ def bench(
     """
     result = BenchResult(
         model=model.card.name,
-        interpreter=interpreter_name(),
+        interpreter=f"{interpreter_name()}, XNNPACK on the CPU",
         machine=f"{_processor()}, {os.cpu_count()} cores",
         threads=threads,
     )

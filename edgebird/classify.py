@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebird import odds
 from edgebird.camera.files import PictureSequence, list_pictures
 from edgebird.errors import CameraError
 from edgebird.interpreter import TfliteInterpreter
@@ -101,14 +102,13 @@ class Classifier:
             if start and looks < _BATCH:
                 # Another batch size would have the network set up anew.
                 fitted = np.pad(fitted, ((0, _BATCH - looks), (0, 0), (0, 0), (0, 0)))
-            [odds] = self._interpreter.run_batch(fitted)
-            results.append(odds.reshape(-1)[:looks].reshape(views, -1).mean(axis=0))
+            [answers] = self._interpreter.run_batch(fitted)
+            results.append(answers.reshape(-1)[:looks].reshape(views, -1).mean(axis=0))
         return np.concatenate(results)
 
     def probabilities(self, pictures: Sequence[Image]) -> Scores:
         """The probability of a bird for each picture, float32 (N,); see `log_odds`."""
-        odds = self.log_odds(pictures)
-        return (1 / (1 + np.exp(-odds))).astype(np.float32)
+        return odds.probability(self.log_odds(pictures))
 
 
 def open_classifier(

@@ -27,7 +27,7 @@ from edgebird.config import (
     SERVICE_SETTINGS,
     Config,
     MqttSection,
-    as_its_service,
+    load_as_its_service,
     load_config,
     overruled,
 )
@@ -157,11 +157,18 @@ MQTT = click.option(
 # whether it can be read is told in our words
 CONFIG_FILE = click.Path(path_type=Path, readable=False)
 CONFIG = click.option("--config", "config_path", type=CONFIG_FILE, help="A TOML file.")
+CONFIG_OR_SERVICES = click.option(
+    "--config",
+    "config_path",
+    type=CONFIG_FILE,
+    help=f"A TOML file. Default: {SERVICE_CONFIG}, if it is there.",
+)
 
 CAMERA = click.option(
     "--camera",
     metavar="CAMERA",
-    help="A camera: its number (0), its path (/dev/video0) or picamera2.",
+    help="A camera: its number (0), its path (/dev/video0), picamera2, or a name from `edgebird "
+    "cameras`.",
 )
 SOURCE = click.option(
     "--source",
@@ -201,7 +208,7 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
     return overruled(config, **changes)
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="Find birds on cameras, in videos or pictures.")
 @CAMERA
 @SOURCE
 @MQTT
@@ -232,7 +239,13 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
     default=None,
     help="Compare pictures of one place, so that what is new counts for more. Default: yes.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object a line: each frame or picture, each visit's start and end. A frame's "
+    "`time` is in seconds since some start, not a date.",
+)
 @click.option(
     "--save", metavar="FOLDER", help="Keep annotated pictures: of each visit, or of each picture."
 )
@@ -384,7 +397,7 @@ def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.update(1)
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="Say of pictures whether they show a bird.")
 @click.argument("pictures", nargs=-1, required=True)
 @MODEL
 @click.option(
@@ -424,7 +437,7 @@ def classify(
     classify_pictures(pictures, classifier, show, threshold=threshold)
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="List the cameras of this machine.")
 def cameras() -> None:
     """List the cameras of this machine: what to give to --camera, names that stay the same
     wherever a camera is plugged in, and the sizes and rates it offers.
@@ -446,7 +459,7 @@ def cameras() -> None:
         log.info("%s", hint.lstrip("; "))
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="Print alerts as they come from a broker.")
 @MQTT
 @CONFIG
 @click.option("--device", default="+", help="Only the alerts of this device. Default: of all.")
@@ -458,7 +471,7 @@ def cameras() -> None:
     "command",
     metavar="COMMAND",
     help="Run a program for each alert, which it finds as JSON on its standard input and in "
-    "EDGEBIRD_... variables. Arguments are quoted as in a shell, but there is none.",
+    "EDGEBIRD_... variables. Quote arguments as in a shell; no shell is run.",
 )
 def watch(
     mqtt: str | None,
@@ -511,7 +524,11 @@ def watch(
     )
 
 
-@cli.group(invoke_without_command=True, epilog=EXIT_CODES)
+@cli.group(
+    invoke_without_command=True,
+    epilog=EXIT_CODES,
+    short_help="List, export or draw the visits seen.",
+)
 @CONFIG
 @click.option(
     "--state",
@@ -570,7 +587,7 @@ def visits(
         visit_record,
     )
 
-    setting = state or as_its_service(load_config(config_path), config_path).mqtt.state
+    setting = state or load_as_its_service(config_path).mqtt.state
     if context.invoked_subcommand is not None:
         context.obj = setting
         return
@@ -601,7 +618,11 @@ def visits(
         if as_csv:
             _print(csv_lines(chosen))
         elif as_json:
-            _print(msgspec.json.encode(visit_record(visit)).decode() for visit in chosen)
+            # JSON is UTF-8, whatever the terminal's letters
+            sys.stdout.buffer.writelines(
+                msgspec.json.encode(visit_record(visit)) + b"\n" for visit in chosen
+            )
+            sys.stdout.buffer.flush()
         else:
             _print(map(visit_line, chosen))
         if listed and last is not None and earlier:
@@ -656,7 +677,9 @@ def keep(setting: str | None, ids: tuple[str, ...], undo: bool) -> None:
     set_kept(stores(setting), ids, keep=not undo)
 
 
-@cli.command("broker-check", epilog=EXIT_CODES)
+@cli.command(
+    "broker-check", epilog=EXIT_CODES, short_help="Find out whether a broker suits edgebird."
+)
 @MQTT
 @CONFIG
 def broker_check(mqtt: str | None, config_path: Path | None) -> None:
@@ -698,7 +721,7 @@ def broker_check(mqtt: str | None, config_path: Path | None) -> None:
         )
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="Take a camera that is gone off the broker.")
 @MQTT
 @CONFIG
 @click.option("--device", help="Default: this one.")
@@ -719,16 +742,17 @@ def forget(mqtt: str | None, config_path: Path | None, device: str | None, camer
 
 
 def _mqtt_settings(url: str | None, config_path: Path | None) -> MqttSection:
-    config = as_its_service(load_config(config_path), config_path)
-    return overruled(config, mqtt={"url": url}).mqtt
+    return overruled(load_as_its_service(config_path), mqtt={"url": url}).mqtt
 
 
-@cli.group("config")
+@cli.group("config", short_help="Make, show and check a file of settings.")
 def config_group() -> None:
     """Make, show and check the file of settings that --config takes."""
 
 
-@config_group.command("init", epilog=EXIT_CODES)
+@config_group.command(
+    "init", epilog=EXIT_CODES, short_help="Write a file with all settings explained."
+)
 @click.option(
     "--config",
     "config_path",
@@ -764,7 +788,7 @@ def config_init(config_path: Path, yes: bool, force: bool, **flags: Any) -> None
 
         answers = ask(lambda: found_sources(list_devices()), answers)
     if write_config(config_path, answers):
-        click.echo(f"{config_path} has a password in it, so it is not for everybody to read")
+        click.echo(f"{config_path} holds a password: not everybody can read it")
     click.echo(f"written: {config_path}; next: edgebird doctor --config {config_path}")
 
 
@@ -773,8 +797,13 @@ def _detect_flags() -> list[click.Parameter]:
     return [parameter for parameter in detect.params if parameter.name in _FLAGS]
 
 
-@config_group.command("show", epilog=EXIT_CODES, params=_detect_flags())
-@CONFIG
+@config_group.command(
+    "show",
+    epilog=EXIT_CODES,
+    params=_detect_flags(),
+    short_help="Show which settings hold, and why.",
+)
+@CONFIG_OR_SERVICES
 def config_show(config_path: Path | None, **flags: Any) -> None:
     """Show the settings that hold, and where each comes from: the default, the file, a flag or
     the environment.
@@ -783,20 +812,15 @@ def config_show(config_path: Path | None, **flags: Any) -> None:
     """
     from edgebird.configure.show import effective_settings, setting_lines
 
+    config_path = config_path or _service_config()
     settings = _with_flags(load_config(config_path), flags)
     given = {_FLAGS[flag]: f"--{flag}" for flag, value in flags.items() if value is not None}
     click.echo("\n".join(setting_lines(effective_settings(settings, config_path, given))))
 
 
-@config_group.command("check", epilog=EXIT_CODES)
-@click.option(
-    "--config",
-    "config_path",
-    type=CONFIG_FILE,
-    required=True,
-    help="The file to check.",
-)
-def config_check(config_path: Path) -> None:
+@config_group.command("check", epilog=EXIT_CODES, short_help="Find mistakes in a file of settings.")
+@CONFIG_OR_SERVICES
+def config_check(config_path: Path | None) -> None:
     """Find mistakes in a file of settings, and in what it refers to.
 
     That is the model, files with passwords and certificates, folders to write to, and zones; all
@@ -805,9 +829,12 @@ def config_check(config_path: Path) -> None:
     """
     from edgebird.configure.check import file_problems, model_problems, reference_problems
 
+    config_path = config_path or _service_config()
+    if config_path is None:
+        raise UsageError(f"which file? Give --config FILE: there is no {SERVICE_CONFIG}")
     problems = file_problems(config_path)
     if not problems:
-        settings = as_its_service(load_config(config_path), config_path)
+        settings = load_as_its_service(config_path)
         problems = [*reference_problems(settings), *model_problems(settings)]
     for problem in problems:
         click.echo(f"{config_path}: {problem}", err=True)
@@ -816,28 +843,23 @@ def config_check(config_path: Path) -> None:
     click.echo(f"{config_path}: no mistake found")
 
 
-def _may_be_there(path: Path) -> bool:
-    """Whether there is a file, or a folder that this user may not look into."""
+def _service_config() -> Path | None:
+    """The service's settings if there are any, or a folder that this user may not look into."""
     try:
-        path.stat()
+        SERVICE_CONFIG.stat()
     except PermissionError:
-        return True
+        pass
     except OSError:
-        return False
-    return True
+        return None
+    return SERVICE_CONFIG
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="Find what keeps edgebird from working well.")
 @CAMERA
 @SOURCE
 @MQTT
 @MODEL
-@click.option(
-    "--config",
-    "config_path",
-    type=CONFIG_FILE,
-    help="A TOML file. Default: /etc/edgebird/edgebird.toml, if it is there.",
-)
+@CONFIG_OR_SERVICES
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
     """Look through this machine and its settings for what keeps edgebird from working well.
@@ -856,10 +878,9 @@ def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
     from edgebird.doctor.machine import Machine
 
     machine = Machine()
-    if config_path is None and _may_be_there(SERVICE_CONFIG):
-        config_path = SERVICE_CONFIG
+    config_path = config_path or _service_config()
     try:
-        settings = as_its_service(load_config(config_path), config_path)
+        settings = load_as_its_service(config_path)
     except ConfigError:  # which the doctor will find, too
         settings = Config()
     installation = Installation(
@@ -875,7 +896,7 @@ def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
     sys.exit(checks.exit_code(findings))
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="Measure how fast this board is.")
 @MODEL
 @click.option(
     "--threads",
@@ -912,7 +933,7 @@ def bench(
     click.echo(json.dumps(result.as_json()) if as_json else "\n".join(result.lines()))
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="Play a scripted day through the program.")
 @click.argument("scenario", default="day")
 @click.option("--days", type=_Number(0, 60, min_open=True), help="Only so many days.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -935,11 +956,11 @@ def replay(
     """
     from msgspec.structs import replace
 
-    from edgebird.camera.scenario import load_scenario, week
+    from edgebird.camera.scenario import ScenarioCamera, load_scenario, week
     from edgebird.config import CameraSection, OutputSection
     from edgebird.detect import detect_on_camera
     from edgebird.pipeline import Summary
-    from edgebird.replay import Judge, ReplayCamera
+    from edgebird.replay import Judge
 
     script = (
         week(days or {"day": 1.0, "week": 7.0}[scenario])
@@ -951,7 +972,7 @@ def replay(
     # Of the settings only what decides what is found: camera, broker and pictures are a real one's.
     config = overruled(
         replace(
-            load_config(config_path),
+            load_as_its_service(config_path),
             camera=CameraSection(name="replay"),
             mqtt=MqttSection(),
             output=OutputSection(save=save),
@@ -960,7 +981,7 @@ def replay(
     )
     # What the script does to the camera need not be told.
     log.setLevel(logging.ERROR)
-    camera = ReplayCamera(script)
+    camera = ScenarioCamera(script)
     judge = Judge(camera.stays)
     detect_on_camera(config, [judge], _progress_bar, Summary(), camera=camera)
     verdict = judge.verdict(stopped=camera.stopped)
@@ -970,7 +991,7 @@ def replay(
         click.echo("\n".join(verdict.lines()))
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=EXIT_CODES, short_help="Show it at work, without camera or broker.")
 @click.option("--seconds", default=27.0, show_default=True, type=_Number(5, 3600))
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other visits.")
 @click.option("--save", default="snapshots", show_default=True, help="Folder for snapshots.")

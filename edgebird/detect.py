@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -49,9 +49,6 @@ from edgebird.visits import Visits, VisitSettings
 from edgebird.zones import Zones, ZoneSettings
 
 T = TypeVar("T")
-
-# Until after the next look of a slow board; where looks are even more seldom, see `Pace`.
-_LEAST_GAP_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -126,14 +123,14 @@ def detect_on_camera(
         # sources that wait for us are looked through; only others stay where they are
         senses = _senses(config, name, zones, live) if total is None else None
         schedule = Schedule(_settings(ScheduleSettings, config.schedule))
-        tracker = Tracker(_tracker_settings(config))
-        visits = Visits(name, _visit_settings(config))
+        tracker = Tracker(_settings(TrackerSettings, config.tracker))
+        visits = Visits(name, _settings(VisitSettings, config.visits))
 
         def change(new: Config, changed: frozenset[str]) -> None:
             zones.change(_settings(ZoneSettings, new.motion))
             schedule.settings = _settings(ScheduleSettings, new.schedule)
-            tracker.settings = _tracker_settings(new)
-            visits.settings = _visit_settings(new)
+            tracker.settings = _settings(TrackerSettings, new.tracker)
+            visits.settings = _settings(VisitSettings, new.visits)
             if senses is not None:
                 senses.evidence.settings = _settings(EvidenceSettings, new.motion)
             if snapshots is not None:
@@ -209,6 +206,7 @@ def detect_in_pictures(
                 config.detector.threshold or model.card.threshold,
                 on_result,
                 places=places,
+                default_threshold=model.card.threshold,
                 on_look=advance,
                 save=save,
                 max_pictures=max_pictures,
@@ -225,8 +223,8 @@ def _places_among(paths: Sequence[Path], pictures: PictureSequence, progress: Pr
         places = Places.of(paths, go_on)
     if places:
         log.info(
-            "%d of %d pictures show a place that others show, too; what is new there counts for "
-            "more, what is not for less",
+            "%d of %d pictures show a place seen in others; new things there count for more, the "
+            "rest for less",
             len(places),
             len(paths),
         )
@@ -244,16 +242,6 @@ def _settings(kind: type[T], section: msgspec.Struct | dict[str, Any]) -> T:
     values = msgspec.structs.asdict(section) if isinstance(section, msgspec.Struct) else section
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{key: value for key, value in values.items() if key in names})
-
-
-def _tracker_settings(config: Config) -> TrackerSettings:
-    settings = _settings(TrackerSettings, config.tracker)
-    return replace(settings, max_gap_s=max(settings.max_gap_s, _LEAST_GAP_S))
-
-
-def _visit_settings(config: Config) -> VisitSettings:
-    settings = _settings(VisitSettings, config.visits)
-    return replace(settings, quiet_s=max(settings.quiet_s, _LEAST_GAP_S))
 
 
 def _frame_size(camera: CameraSection) -> tuple[int, int] | None:

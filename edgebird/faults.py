@@ -238,6 +238,6 @@ class FaultWatch:
 
 
 def mean_and_deviation(picture: Any) -> tuple[float, float]:
-    """Of the brightness of all pixels."""
+    """Of all pixels' values in a picture of any number type, (h, w)."""
     mean, deviation = cv2.meanStdDev(picture)
     return float(mean[0, 0]), float(deviation[0, 0])

@@ -20,12 +20,11 @@ from edgebird.model import Model
 from edgebird.native_messages import collected
 from edgebird.structures import Image
 
-# In order of preference: the maintained library; its predecessor, which still has wheels for
-# 32-bit ARM; and the full TensorFlow, for a machine that has it anyway.
+# Packages and their modules, in order of preference: the maintained library, and its predecessor,
+# which still has wheels for 32-bit ARM.
 _LIBRARIES = (
-    ("ai_edge_litert.interpreter", "Interpreter"),
-    ("tflite_runtime.interpreter", "Interpreter"),
-    ("tensorflow.lite", "Interpreter"),
+    ("ai-edge-litert", "ai_edge_litert.interpreter"),
+    ("tflite-runtime", "tflite_runtime.interpreter"),
 )
 
 # "Created TensorFlow Lite XNNPACK delegate for CPU." and the like
@@ -43,14 +42,15 @@ class Interpreter(Protocol):
         """Outputs, in the order of the model card, each for all pictures, (N, ...)."""
 
 
-def _interpreter_class() -> Any:
+def _library() -> tuple[str, Any]:
+    """The package that runs networks here, and its class that does so."""
     tried = []
-    for module, name in _LIBRARIES:
+    for package, module in _LIBRARIES:
         try:
-            return getattr(importlib.import_module(module), name)
+            return package, importlib.import_module(module).Interpreter
         except (ImportError, AttributeError) as error:
             _raise_interrupt(error)
-            tried.append(f"{module.partition('.')[0]} ({error})")
+            tried.append(f"{package} ({error})")
     raise ModelError(
         "no library to run the model; install one with 'pip install ai-edge-litert'. Tried: "
         + ", ".join(tried)
@@ -67,15 +67,18 @@ def _raise_interrupt(error: BaseException) -> None:
 
 
 def interpreter_name() -> str:
-    """Which library runs networks here, its version, and how."""
+    """Which library runs networks here, and its version as far as it is known.
+
+    Raises:
+        ModelError: there is none.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
-    for package in ("ai-edge-litert", "tflite-runtime", "tensorflow"):
-        try:
-            return f"{package} {version(package)}, XNNPACK on the CPU"
-        except PackageNotFoundError:
-            continue
-    return "unknown"
+    package, _ = _library()
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:  # a build of another name
+        return package
 
 
 def default_threads() -> int:
@@ -96,7 +99,7 @@ class TfliteInterpreter:
     """
 
     def __init__(self, model: Model, threads: int) -> None:
-        interpreter_class = _interpreter_class()
+        _, interpreter_class = _library()
         where = f"the model {model.path}"
         try:
             with collected(_CHATTER):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from edgebird.errors import ModelError, OutputError
+from edgebird.whole_files import write_files
 
 MODELS_FOLDER = Path(__file__).parent / "models"
 DEFAULT_DETECTOR = MODELS_FOLDER / "bird_detector.tflite"
@@ -187,18 +187,15 @@ def write_model(content: bytes, card: ModelCard, path: Path) -> None:
         OutputError: they cannot be written.
     """
     encoded = msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
-    partials: dict[Path, Path] = {}
+    both = {path: content, path.with_suffix(".json"): encoded}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for target, wanted in ((path, content), (path.with_suffix(".json"), encoded)):
-            if not (target.is_file() and target.read_bytes() == wanted):
-                partials[target] = target.with_name(f".{target.name}.partial")
-                partials[target].write_bytes(wanted)
-        for target, partial in partials.items():
-            partial.replace(target)
+        write_files(
+            {
+                target: wanted
+                for target, wanted in both.items()
+                if not (target.is_file() and target.read_bytes() == wanted)
+            }
+        )
     except OSError as error:
-        for partial in partials.values():
-            # what keeps us from writing may keep us from deleting, too
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error

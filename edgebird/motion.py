@@ -50,10 +50,11 @@ def log_levels(luma: Image) -> NDArray[np.float32]:
     return np.asarray(cv2.LUT(luma, _LOG), np.float32)
 
 
-def fitted_size(luma: Image, width_px: int) -> tuple[int, int]:
-    """Width and height of a picture, shrunk to ``width_px`` on its longer side if it is more."""
-    scale = min(1.0, width_px / max(luma.shape))
-    return max(1, round(luma.shape[1] * scale)), max(1, round(luma.shape[0] * scale))
+def fitted_size(picture: Image, longest_px: int) -> tuple[int, int]:
+    """Width and height of a picture, shrunk to ``longest_px`` on its longer side if it is more."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, longest_px / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def small_luma(frame: Frame) -> Image:
@@ -92,9 +93,20 @@ class Motion:
 
     def share_of(self, box: Box) -> float:
         """How much of a box, in pixels of the frame, moves: 0 to 1."""
-        left, top, right, bottom = (round(value * self.scale) for value in box)
-        part = self.moving[top : max(bottom, top + 1), left : max(right, left + 1)]
-        return float(part.mean()) if part.size else 0.0
+        return share_of(self.moving, box, self.scale)
+
+
+def share_of(mask: NDArray[np.bool_], box: Box, scale: float) -> float:
+    """How much of a box is in a mask, 0 to 1.
+
+    Args:
+        mask: bool (h, w).
+        box: xyxy, ...
+        scale: ... and from its pixels to the mask's.
+    """
+    left, top, right, bottom = (round(value * scale) for value in box)
+    part = mask[top : max(bottom, top + 1), left : max(right, left + 1)]
+    return float(part.mean()) if part.size else 0.0
 
 
 class MotionGate:

@@ -46,6 +46,7 @@ def scan_pictures(
     on_result: Callable[[PictureResult], None],
     *,
     places: Places,
+    default_threshold: float,
     on_look: Callable[[], None] = lambda: None,
     save: Path | None = None,
     max_pictures: int | None = None,
@@ -58,6 +59,7 @@ def scan_pictures(
         threshold: lowest score wanted, 0 to 1.
         on_result: called for each picture, also for those without a bird.
         places: which of the pictures show the same place, and so what is new in each.
+        default_threshold: the model's own, see `PlaceScores`.
         on_look: called after each picture that was looked at: some are ahead of their turn.
         save: folder for annotated copies of the pictures with birds.
         max_pictures: stop after so many.
@@ -68,13 +70,14 @@ def scan_pictures(
     """
     names = {} if save is None else copy_names(pictures.paths)
     in_one_folder = len({path.parent for path in pictures.paths}) == 1
-    scores = PlaceScores(detector, places, threshold, lambda: not pictures.closed, on_look)
+    scores = PlaceScores(
+        detector, places, threshold, default_threshold, lambda: not pictures.closed, on_look
+    )
     for count, frame in enumerate(pictures.frames(), start=1):
         path = Path(frame.source)
         detections, took_ms = scores.look(frame)
         if save is not None and len(detections):
-            birds = zip(detections.xyxy.tolist(), detections.score.tolist(), strict=True)
-            write_jpeg(draw_birds(frame.image, list(birds)), save / names[path])
+            write_jpeg(draw_birds(frame.image, detections.rows()), save / names[path])
         name = path.name if in_one_folder else str(path)
         on_result(PictureResult(path, name, frame.size, detections, took_ms))
         if count == max_pictures:

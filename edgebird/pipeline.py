@@ -158,7 +158,7 @@ def run(
             elif not wanted:
                 pace.pause()
 
-            # detect: the place for remote controls (detection on or off, another threshold)
+            # detect
             started_s, processor_s = time.perf_counter(), time.process_time()
             detections = Detections.none()
             threshold = controls.threshold

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from edgebird.camera.files import read_picture
 from edgebird.detector import Detector
 from edgebird.errors import CameraError
-from edgebird.motion import Motion
 from edgebird.odds import log_odds, probability
-from edgebird.places import LEAST_PICTURES, NEW_BONUS, USUAL_PENALTY, Places, weighed
+from edgebird.places import LEAST_PICTURES, NEW_BONUS, USUAL_PENALTY, Novelty, Places, weighed
 from edgebird.structures import Detections, Frame
 
 # All of these are log-odds, measured on composed places and a nest box (see `model_build.places`).
@@ -44,7 +43,7 @@ class _Look:
     """What the detector found in a picture, what is new there, and how long the detector took."""
 
     found: Detections
-    new: Motion | None
+    new: Novelty | None
     took_ms: float
 
     def weighed(self, lifted: float) -> Detections:
@@ -61,6 +60,8 @@ class PlaceScores:
         detector: finds the birds.
         places: which pictures show the same place, and so what is new in each.
         threshold: lowest score wanted, 0 to 1.
+        default_threshold: the model's own. Birds score low where they mostly do not reach this,
+            whatever is wanted, so that all thresholds see the same scores.
         go_on: asked before each look ahead; False leaves a place as it is.
         on_look: called after each picture that the detector has looked at.
     """
@@ -70,13 +71,16 @@ class PlaceScores:
         detector: Detector,
         places: Places,
         threshold: float,
+        default_threshold: float,
         go_on: Callable[[], bool] = lambda: True,
         on_look: Callable[[], None] = lambda: None,
     ) -> None:
-        self._detector, self._places, self._threshold = detector, places, threshold
+        self._detector, self._places = detector, places
+        self._threshold, self._default = threshold, default_threshold
         self._go_on, self._on_look = go_on, on_look
-        # the lowest score that says something about a place
-        self._floor = probability(log_odds(threshold) - NEW_BONUS - MOST_LIFT - _ABOVE_EMPTY)
+        # the lowest score that tells something of a place, or can be lifted to what is wanted
+        least = min(log_odds(default_threshold) - _ABOVE_EMPTY, log_odds(threshold))
+        self._floor = probability(least - NEW_BONUS - MOST_LIFT)
         self._lifts: dict[int, float] = {}
         self._ahead: dict[Path, _Look] = {}
 
@@ -113,11 +117,11 @@ class PlaceScores:
                 self._ahead[path] = look
                 if look.new is not None:
                     best.append(best_log_odds(look.weighed(0.0)))
-        lifted = lift(best, self._threshold)
+        lifted = lift(best, self._default)
         if lifted:
             log.info(
-                "where %s was taken, birds score low, and yet higher than all else: what is new "
-                "there is one from a score of %.2f on",
+                "birds score low where %s was taken: new things there count as birds from a score "
+                "of %.2f",
                 path.name,
                 probability(log_odds(self._threshold) - NEW_BONUS - lifted),
             )
@@ -134,7 +138,7 @@ def lift(best: Sequence[float], threshold: float) -> float:
 
     Args:
         best: of each picture of the place, or of some, the log-odds of what is most like a bird.
-        threshold: lowest score wanted, 0 to 1.
+        threshold: that birds mostly reach, 0 to 1.
     """
     wanted = log_odds(threshold)
     scores = np.sort(np.maximum(best, wanted - MOST_LIFT - _ABOVE_EMPTY))

@@ -6,14 +6,13 @@ import gc
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
-from edgebird.camera.scenario import ScenarioCamera, Stay
+from edgebird.camera.scenario import Stay
 from edgebird.health import memory_mib
-from edgebird.structures import Event, Frame, FrameProcessed, Health, Silence, VisitChanged
+from edgebird.structures import Event, Frame, FrameProcessed, Health, VisitChanged
 
 _DAY_S = 86400.0
 # A visit may be reported a little before a bird is half inside the frame, and end a little late.
@@ -124,21 +123,6 @@ class Verdict:
             ),
             *([f"memory at the end of each day, MiB: {memory}"] if memory else []),
         ]
-
-
-class ReplayCamera(ScenarioCamera):
-    """A scripted camera that knows how its replay ended.
-
-    Attributes:
-        stopped: whether it was closed before the end of its script.
-    """
-
-    stopped = False
-
-    def frames(self) -> Iterator[Frame | Silence]:
-        """Yield the frames of the scenario."""
-        yield from super().frames()
-        self.stopped = self._closed
 
 
 class _Report(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -38,8 +39,8 @@ class Snapshots:
             those in the folder ``kept`` in it do not count and stay.
         reserve_mb: the oldest ones also make room when less than this is free on the disk; without
             any to delete, no pictures are written.
-        write_mb_per_day: no pictures are written when this process has written more than this
-            within 24 hours, in all; None for no limit.
+        write_mb_per_day: no pictures are written when more than this was written within 24 hours,
+            in all and over restarts.
         disk: counts what is written, and is told what is wrong.
 
     Raises:
@@ -53,7 +54,7 @@ class Snapshots:
         *,
         keep_mb: float = 500.0,
         reserve_mb: float = 0.0,
-        write_mb_per_day: float | None = None,
+        write_mb_per_day: float = math.inf,
         disk: DiskUse | None = None,
     ) -> None:
         self._disk = disk or DiskUse()
@@ -74,7 +75,7 @@ class Snapshots:
         self._room_bytes = 0.0
         self._make_room()
 
-    def limit(self, *, keep_mb: float, reserve_mb: float, write_mb_per_day: float | None) -> None:
+    def limit(self, *, keep_mb: float, reserve_mb: float, write_mb_per_day: float) -> None:
         """Keep to other limits from now on."""
         self._keep_bytes = keep_mb * 1e6
         self._reserve_mb = reserve_mb
@@ -107,7 +108,7 @@ class Snapshots:
         slack = _SLACK if self._paused else 0.0
         self._paused = True
         limit = self._write_mb_per_day
-        if limit is not None and self._disk.written_mb_per_day > limit * (1 - slack):
+        if self._disk.written_mb_per_day > limit * (1 - slack):
             raise OutputError(
                 f"more than {limit:g} MB were written within a day, the limit that the setting "
                 "write_mb_per_day sets to spare the disk"

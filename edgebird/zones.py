@@ -62,7 +62,7 @@ class Zones:
         return fits & (share <= self._settings.max_bird)
 
     def inside(self, detections: Detections, width: int, height: int) -> Detections:
-        """The birds that count."""
+        """The birds that count, of those in a frame of so many pixels."""
         if not len(detections):
             return detections
         scale = 160 / max(width, height)

@@ -16,6 +16,7 @@ from tqdm import trange
 
 from edgebird.classify import BatchInterpreter, Classifier
 from edgebird.model import ClassifierMetrics, Model, ModelCard, OperatingPoint, write_model
+from edgebird.odds import probability
 from model_build.classifier_data import CIFAR_CLASSES, Labelled
 
 _BINS = 15
@@ -41,7 +42,7 @@ class Answers:
     @property
     def probabilities(self) -> np.ndarray:
         """Of a bird, float64 (N,)."""
-        return 1 / (1 + np.exp(-self.log_odds.astype(np.float64)))
+        return probability(self.log_odds.astype(np.float64))
 
     def of(self, chosen: np.ndarray) -> Answers:
         """The answers for some of the pictures; bool (N,)."""

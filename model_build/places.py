@@ -20,9 +20,8 @@ from tqdm import tqdm
 
 from edgebird.camera.files import read_picture
 from edgebird.detector import Detector
-from edgebird.motion import Motion
 from edgebird.place_scores import best_log_odds, lift
-from edgebird.places import Places, weighed
+from edgebird.places import Novelty, Places, weighed
 from edgebird.structures import Detections, Frame, Image
 from model_build.augment import (
     COUNTED_SHARE,
@@ -213,7 +212,7 @@ def compare_places(
 
 def _compared(
     found: Sequence[Detections],
-    news: Sequence[Motion | None],
+    news: Sequence[Novelty | None],
     places: Sequence[int | None],
     rule: Rule,
     threshold: float,

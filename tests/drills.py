@@ -301,6 +301,7 @@ def produce(port: int, state: str, progress: str, events: int, per_s: float) -> 
         device="drill",
         camera="c",
         model_sha256="x",
+        controls=Controls(0.5),
         state=Path(state),
     )
     with open(progress, "ab", buffering=0) as notes:
@@ -401,7 +402,12 @@ def run_outage(folder: Path, *, visits: int) -> OutageReport:
     proxy.open = False
     ages: list[float] = []
     sink = MqttSink(
-        proxy.address, device="drill", camera="c", model_sha256="x", state=folder / "state"
+        proxy.address,
+        device="drill",
+        camera="c",
+        model_sha256="x",
+        controls=Controls(0.5),
+        state=folder / "state",
     )
     try:
         for number in range(200):  # what is loaded once is no growth
@@ -614,6 +620,7 @@ def run_cost(folder: Path, *, frames: int) -> CostReport:
         device="drill",
         camera="c",
         model_sha256="x",
+        controls=Controls(0.5),
         state=folder / "state",
         detections_per_s=100.0,
     )

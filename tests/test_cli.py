@@ -17,15 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 import paho.mqtt.client
 import pytest
 from conftest import Mosquitto, eventually, fill, tmpfs
+from test_demo_scene import visible_birds
 from test_mqtt import visit_changed
 from test_mqtt_delivery import publishing_process, retained
 
 from edgebird.camera.demo import DemoFeeder
+from edgebird.cli import cli
 from edgebird.detector.merge import pairwise_overlap
 from edgebird.mqtt.payloads import encode, visit_payload
 from edgebird.structures import VisitChanged
@@ -96,7 +99,7 @@ def test_pictures_are_scanned_one_by_one_and_bad_ones_do_not_stop_it(
     assert all(r["size"] == [640, 480] for r in records)
     assert all(r["inference_ms"] > 0 for r in records)
     assert [len(r["detections"]) for r in records] == [0, 1, 1]
-    [truth] = FEEDER.visible_birds(BIRD_S)
+    [truth] = visible_birds(FEEDER, BIRD_S)
     for record in records[1:]:
         [bird] = record["detections"]
         iou, _ = pairwise_overlap(
@@ -379,8 +382,8 @@ def test_a_broker_that_is_down_does_not_stop_detection() -> None:
     assert result.returncode == 0
     assert "bird arrived" in result.stdout
     assert "Traceback" not in result.stderr
-    assert "wait until it is back" in result.stderr
-    assert "go out when edgebird is started again" in result.stderr
+    assert "wait until it takes them" in result.stderr
+    assert "go out when edgebird starts again" in result.stderr
 
 
 def test_what_waited_is_delivered_by_the_next_run(mosquitto: Mosquitto, tmp_path: Path) -> None:
@@ -388,7 +391,7 @@ def test_what_waited_is_delivered_by_the_next_run(mosquitto: Mosquitto, tmp_path
     config.write_text(f'[mqtt]\ndevice = "later"\nstate = "{tmp_path}"\n')
     options = ("--source", QUICK_DEMO, "--config", config, "--max-frames")
     down = edgebird("detect", "--mqtt", f"mqtt://127.0.0.1:{free_port()}", *options, "30")
-    assert "go out when edgebird is started again: 2" in down.stderr
+    assert re.search("alerts waiting for the MQTT broker at .*: 2; they go out", down.stderr)
     url = f"mqtt://{mosquitto.address}"
     with running("watch", "--mqtt", url, "--device", "later", "--json") as watcher:
         wait_until_ready(watcher)
@@ -686,6 +689,14 @@ def test_every_command_of_the_readme_exists() -> None:
         help_text = edgebird(command, "--help")
         assert help_text.returncode == 0
         assert "Exit codes" in help_text.stdout
+
+
+def test_lists_of_commands_cut_no_sentence_short() -> None:
+    for group in (cli, cli.commands["config"]):
+        assert isinstance(group, click.Group)
+        for name, command in group.commands.items():
+            assert command.short_help, name
+            assert len(command.short_help) <= 45, name
 
 
 def test_the_password_of_a_stream_is_never_shown() -> None:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import re
 import tempfile
+from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,11 +19,17 @@ from edgebird.config import (
     overruled,
     read_config,
     settings_of,
+    state_folder,
 )
 from edgebird.errors import ConfigError, UsageError
+from edgebird.evidence import EvidenceSettings
+from edgebird.model import DEFAULT_DETECTOR, load_model
 from edgebird.mqtt.address import broker_address
+from edgebird.schedule import ScheduleSettings
+from edgebird.sinks.mqtt import MqttSink
 from edgebird.tracker import TrackerSettings
 from edgebird.visits import VisitSettings
+from edgebird.zones import ZoneSettings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -46,6 +55,7 @@ def test_the_example_has_every_setting_and_no_other(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, uncommented()))
     assert config.camera.size == (1280, 720)
     assert config.mqtt.device == "garden"
+    assert config.detector.threshold == load_model(DEFAULT_DETECTOR, "detector").card.threshold
     in_file = read_config(written(tmp_path, uncommented()))
     named = [f"{section}.{key}" for section, keys in in_file.items() for key in keys]
     assert sorted(named) == sorted(settings_of(Config()))
@@ -59,18 +69,32 @@ def test_what_the_example_shows_is_the_default_where_there_is_one(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "problem"),
     [
-        ("[camera]\nsorce = '0'", "sorce"),
-        ("[kamera]\nsource = '0'", "kamera"),
-        ("[detector]\nthreshold = 1.5", "detector.threshold"),
-        ("[detector]\nthreads = 'many'", "detector.threads"),
-        ("[visits]\nquiet_s = -1", "visits.quiet_s"),
+        ("[camera]\nsorce = '0'", "[camera] sorce: no such setting; did you mean source?"),
+        ("[mqqt]\nurl = 'host'", "no section [mqqt]; did you mean [mqtt]?"),
+        ("[nothing]", "no section [nothing]"),
+        ("source = '0'", "source stands before any section; put it under [camera]"),
+        ("camera = '0'", "camera: a section, written as a line [camera]"),
+        ("[camera]\nfps = '10'", "[camera] fps: a number without quotes"),
+        ("[camera]\nsize = [640, '480']", "[camera] size[1]: a number without quotes"),
+        ("[camera]\nsource = 0", '[camera] source: write it in quotes, "0"'),
+        ("[camera]\nflip_vertical = 'no'", "flip_vertical: true or false, without quotes"),
+        ("[camera]\nrotate = 45", "[camera] rotate: 45; allowed are 0, 90, 180, 270"),
+        ("[mqtt]\nversion = '4'", '[mqtt] version: "4"; allowed are "3.1.1", "5"'),
+        ("[detector]\nthreshold = 1.5", "[detector] threshold: must be below 1"),
+        ("[detector]\nthreshold = 1", "[detector] threshold: must be below 1"),
+        ("[detector]\nthreshold = 0", "[detector] threshold: must be above 0"),
+        ("[detector]\nthreads = 257", "[detector] threads: must be at most 256"),
+        ("[visits]\nquiet_s = -1", "[visits] quiet_s: must be at least 0"),
+        # as the library says it, for what is rare
+        ("[camera]\nsize = [640]", "[camera] size: Expected `array`"),
         ("[camera\n", "edgebird.toml"),
+        ("[camera]\nsource = picamera2", "text needs quotes"),
     ],
 )
-def test_a_wrong_setting_is_named(tmp_path: Path, text: str, place: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(place)) as caught:
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
         load_config(written(tmp_path, text))
     assert "\n" not in str(caught.value)
 
@@ -85,7 +109,7 @@ def test_no_number_may_be_infinite(tmp_path: Path) -> None:
     for name in numbers:
         section, _, key = name.partition(".")
         for value in ("inf", "-inf", "nan"):
-            with pytest.raises(ConfigError, match=name):
+            with pytest.raises(ConfigError, match=rf"\[{section}\] {key}"):
                 load_config(written(tmp_path, f"[{section}]\n{key} = {value}\n"))
 
 
@@ -111,7 +135,7 @@ model = "my.tflite"
 password_file = "password"
 ca_file = "ca.crt"
 cert_file = "feeder.crt"
-key_file = "/srv/feeder.key"
+key_file = "feeder.key"
 """
 
 
@@ -124,9 +148,19 @@ def test_files_of_a_service_are_where_it_runs(tmp_path: Path) -> None:
     assert served.mqtt.password_file == f"{folder}/password"
     assert served.mqtt.ca_file == f"{folder}/ca.crt"
     assert served.mqtt.cert_file == f"{folder}/feeder.crt"
+    assert served.mqtt.key_file == f"{folder}/feeder.key"
+    elsewhere = overruled(config, mqtt={"key_file": "/srv/feeder.key"})
+    served = as_its_service(elsewhere, Path("/etc/edgebird/front.toml"))
     assert served.mqtt.key_file == "/srv/feeder.key"
     assert as_its_service(config, tmp_path / "edgebird.toml") == config
     assert as_its_service(Config(), Path("/etc/edgebird/front.toml")).camera == Config().camera
+
+
+@pytest.mark.parametrize("source", ["birds-index1", "usb-A_B-index0"])
+def test_what_no_camera_is_called_is_a_file(source: str) -> None:
+    config = overruled(Config(), camera={"source": source})
+    served = as_its_service(config, Path("/etc/edgebird/edgebird.toml"))
+    assert served.camera.source == f"/var/lib/edgebird/{source}"
 
 
 @pytest.mark.parametrize(
@@ -140,6 +174,12 @@ def test_a_source_that_is_no_file_of_the_services_folder_stays(source: str) -> N
     config = overruled(Config(), camera={"source": source})
     served = as_its_service(config, Path("/etc/edgebird/edgebird.toml"))
     assert served.camera.source == source
+
+
+def test_what_outlives_a_restart_is_in_the_first_folder_that_systemd_gives() -> None:
+    environment = {"STATE_DIRECTORY": "/var/lib/one:/var/lib/two"}
+    assert state_folder(None, environment) == Path("/var/lib/one")
+    assert state_folder("/srv/state", environment) == Path("/srv/state")
 
 
 @pytest.fixture
@@ -176,6 +216,12 @@ def test_the_service_itself_has_its_password_from_systemd(service_settings: Path
     mqtt = load_config(path, environment).mqtt
     assert mqtt.password_file is None
     assert broker_address(mqtt, environment).password == "from systemd"
+    # a unit of one's own may have other credentials
+    (credentials / "mqtt-password").unlink()
+    own = overruled(
+        Config(), mqtt={"user": "me", "password_file": f"{service_settings}/mqtt-password"}
+    )
+    assert broker_address(own.mqtt, environment).password == "of the service"
 
 
 def test_only_a_services_settings_have_its_password(service_settings: Path) -> None:
@@ -238,15 +284,26 @@ def test_the_command_line_overrules_and_none_does_not(tmp_path: Path) -> None:
 
 
 def test_a_wrong_value_from_the_command_line_is_named() -> None:
-    with pytest.raises(ConfigError, match=re.escape("detector.threads")):
+    with pytest.raises(ConfigError, match=re.escape("[detector] threads")):
         overruled(Config(), detector={"threads": 0})
 
 
 @pytest.mark.parametrize(
     ("section", "settings"),
-    [(Config().tracker, TrackerSettings()), (Config().visits, VisitSettings())],
+    [
+        (Config().tracker, [TrackerSettings()]),
+        (Config().visits, [VisitSettings()]),
+        (Config().schedule, [ScheduleSettings()]),
+        (Config().motion, [ZoneSettings(), EvidenceSettings()]),
+    ],
 )
 def test_defaults_of_the_file_are_those_of_the_parts(
-    section: msgspec.Struct, settings: object
+    section: msgspec.Struct, settings: list[Any]
 ) -> None:
-    assert type(settings)(**msgspec.structs.asdict(section)) == settings
+    parts = {name: value for part in settings for name, value in asdict(part).items()}
+    assert msgspec.structs.asdict(section) == parts
+
+
+@pytest.mark.parametrize("name", ["discovery", "discovery_prefix", "detections_per_s"])
+def test_defaults_of_the_file_are_those_of_the_sink(name: str) -> None:
+    assert getattr(Config().mqtt, name) == signature(MqttSink).parameters[name].default

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import re
+import resource
+import select
 import stat
 import subprocess
 import sys
@@ -116,6 +118,19 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
         write_config(tmp_path / "file" / "edgebird.toml", {})
 
 
+def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new_one(tmp_path: Path) -> None:
+    path = written(tmp_path, "# old\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            write_config(path, {"mqtt.url": "mqtt://user:word@host"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "# old\n"
+
+
 def test_without_a_terminal_nothing_is_asked_and_nothing_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "edgebird.toml"
     made = invoked("config", "init", "--config", path, "--camera", "1", "--mqtt", "mqtt://h")
@@ -168,7 +183,6 @@ def test_a_broker_that_does_not_answer_is_asked_for_again(tmp_path: Path) -> Non
         "Its name": "",
         "MQTT broker": "127.0.0.1:9",
         "User": "",
-        "test alert": "y",
         "all the same": "n",
         "MQTT broker ": "",
     }
@@ -177,6 +191,26 @@ def test_a_broker_that_does_not_answer_is_asked_for_again(tmp_path: Path) -> Non
     assert "127.0.0.1:9" in shown
     assert load_config(path).mqtt.url is None
     assert load_config(path).camera.name == "feeder"
+
+
+def test_a_broker_is_tried_also_without_a_test_alert(
+    new_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", passwords, "anna", "right"], check=True)
+    broker = new_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
+    broker.start()
+    url = f"mqtt://{broker.address}"
+    path = tmp_path / "edgebird.toml"
+    arguments = ["config", "init", "--config", str(path), "--camera", "demo:"]
+    answers = {"Its name": "", "MQTT broker": url, "User": "anna", "Password": "wrong"}
+    # asked for again, and this time it is right
+    again = {"all the same": "n", "MQTT broker ": url, "User ": "anna", "Password ": "right"}
+    shown, code = at_a_terminal(arguments, answers | again | {"test alert": "n"})
+    assert code == 0, shown
+    assert "check user and password" in shown
+    assert load_config(path).mqtt.url == f"mqtt://anna:right@{broker.address}"
+    assert "PUBLISH" not in broker.log()
 
 
 def at_a_terminal(arguments: list[str], answers: dict[str, str]) -> tuple[str, int]:
@@ -190,6 +224,8 @@ def at_a_terminal(arguments: list[str], answers: dict[str, str]) -> tuple[str, i
     shown, unread = "", ""
     for question, answer in [*answers.items(), ("nothing more", "")]:
         while not (found := re.search(f"{question.strip()}.*: \\Z", unread, re.DOTALL)):
+            if not select.select([terminal], [], [], 20.0)[0]:
+                process.kill()  # it waits for an answer to another question
             try:
                 read = os.read(terminal, 4096).decode()
             except OSError:  # it has ended
@@ -292,7 +328,7 @@ def test_all_mistakes_of_a_file_are_found_at_once(tmp_path: Path) -> None:
     )
     problems = file_problems(path)
     assert len(problems) == 5
-    for word in ("top", "sorce", "camera.rotate", "kamera", "detector.threshold"):
+    for word in ("top", "sorce", "[camera] rotate", "[kamera]", "[detector] threshold"):
         assert any(word in problem for problem in problems), (word, problems)
     assert file_problems(EXAMPLE) == []
 
@@ -393,6 +429,20 @@ def test_a_model_without_its_card_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(b"")
     config = overruled(Config(), detector={"model": str(tmp_path / "m.tflite")})
     assert ["card" in problem for problem in model_problems(config)] == [True]
+
+
+def test_show_and_check_take_the_services_settings_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "edgebird.toml"
+    monkeypatch.setattr("edgebird.cli.SERVICE_CONFIG", path)
+    nothing = invoked("config", "check")
+    assert isinstance(nothing.exception, UsageError)
+    assert str(nothing.exception) == f"which file? Give --config FILE: there is no {path}"
+    assert invoked("config", "show").exit_code == 0
+    path.write_text("[detector]\nthreads = 2\n")
+    assert invoked("config", "check").output == f"{path}: no mistake found\n"
+    assert re.search(rf"^threads = 2 +# {path}$", invoked("config", "show").output, re.MULTILINE)
 
 
 def test_check_prints_a_line_for_each_problem(tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgebird.camera.demo import DemoFeeder
 from edgebird.detector import conv
 from edgebird.detector.both_ways import BothWays
 from edgebird.detector.conv import ConvDetector, decode_maps, still_detector
+from edgebird.detector.merge import merge
 from edgebird.interpreter import Interpreter, TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, InputScaling, ModelCard, load_model
-from edgebird.structures import Image
+from edgebird.structures import Boxes, Image, Scores
 from edgebird.testing import FakeInterpreter
 from edgebird.tiles import Region
 
@@ -90,6 +92,28 @@ def test_birds_are_found_where_they_are_once_each() -> None:
     assert (np.diff(found.score) <= 0).all()
 
 
+def test_few_boxes_are_compared_at_once_however_many_tiles_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[int] = []
+
+    def counting(xyxy: Boxes, score: Scores) -> NDArray[np.intp]:
+        compared.append(len(score))
+        return merge(xyxy, score)
+
+    monkeypatch.setattr(conv, "merge", counting)
+    noise = np.random.default_rng(0).integers(0, 256, (128, 640, 3), np.uint8)
+    ConvDetector(FakeInterpreter(), card()).detect(noise, threshold=0.01)
+    assert sum(compared[:-1]) > 300
+    assert max(compared[:-1]) <= 100
+
+
+def test_a_bird_that_several_tiles_show_is_one() -> None:
+    interpreter = FakeInterpreter()
+    assert len(ConvDetector(interpreter, card()).detect(scene((40, 40)), threshold=0.5)) == 1
+    assert interpreter.runs > 1
+
+
 def test_only_the_given_regions_are_looked_at() -> None:
     interpreter = FakeInterpreter()
     detector = ConvDetector(interpreter, card())
@@ -100,7 +124,8 @@ def test_only_the_given_regions_are_looked_at() -> None:
 
 
 def test_boxes_end_at_the_frame() -> None:
-    found = ConvDetector(FakeInterpreter(), card()).detect(scene((5, 5)), threshold=0.5)
+    found = ConvDetector(FakeInterpreter(), card()).detect(scene((6, 36)), threshold=0.5)
+    assert len(found) == 1
     assert (found.xyxy >= 0).all()
     assert (found.xyxy <= [128, 96, 128, 96]).all()
 

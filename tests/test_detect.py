@@ -10,22 +10,9 @@ import numpy as np
 import pytest
 from test_cli import assert_one_clear_line, edgebird
 
-from edgebird.config import (
-    CameraSection,
-    Config,
-    DetectorSection,
-    MqttSection,
-    TrackerSection,
-    VisitsSection,
-)
+from edgebird.config import CameraSection, Config, DetectorSection, MqttSection
 from edgebird.controls import Controls
-from edgebird.detect import (
-    _mqtt_sink,
-    _senses,
-    _tracker_settings,
-    _visit_settings,
-    camera_name,
-)
+from edgebird.detect import _mqtt_sink, _senses, camera_name
 from edgebird.detector import open_detector
 from edgebird.motion import small_luma
 from edgebird.mqtt.address import BrokerAddress
@@ -45,17 +32,6 @@ def test_only_a_camera_that_is_asked_for_a_size_has_to_give_it(
     frame = Frame(image, 0, 0.0, 1000.0, source)
     watch.check(frame, small_luma(frame))
     assert watch.faults == faults
-
-
-@pytest.mark.parametrize(("wanted_s", "given_s"), [(0.0, 0.5), (0.2, 0.5), (3.0, 3.0)])
-def test_a_bird_is_not_gone_before_the_next_look_of_a_slow_board(
-    wanted_s: float, given_s: float
-) -> None:
-    config = Config(
-        tracker=TrackerSection(max_gap_s=wanted_s), visits=VisitsSection(quiet_s=wanted_s)
-    )
-    assert _tracker_settings(config).max_gap_s == given_s
-    assert _visit_settings(config).quiet_s == given_s
 
 
 @pytest.mark.parametrize(

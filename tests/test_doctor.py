@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -21,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import Mosquitto
 from stand_ins import scripted_camera
+from test_cameras import unprivileged
 from test_cli import edgebird, free_port
 
 from edgebird.cli import cli
@@ -427,6 +429,7 @@ def test_settings_that_are_wrong(tmp_path: Path) -> None:
     check = parts.settings(installation)
     assert check.state == "fail"
     assert len(check.found.splitlines()) == 2
+    assert "with the defaults" in check.cure
     path.write_text("")
     assert parts.settings(installation).state == "ok"
     path.unlink()
@@ -437,6 +440,26 @@ def test_a_folder_for_visits_that_cannot_be_made(tmp_path: Path) -> None:
     check = parts.settings(installed(machine(tmp_path), mqtt={"state": "/proc/nowhere"}))
     assert check.state == "fail"
     assert check.found.startswith("[mqtt] state: /proc/nowhere cannot be made")
+    assert check.cure == "put that right"
+
+
+def test_what_only_root_may_read_wants_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest's own folders are closed to the user that this is tried as
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        monkeypatch.setattr("edgebird.config.SERVICE_SETTINGS", folder)
+        path, password = folder / "edgebird.toml", folder / "mqtt-password"
+        path.write_text('[mqtt]\nurl = "mqtt://feeder@host"\n')
+        password.write_text("secret\n")
+        password.chmod(0)
+        pi, config = machine(folder / "pi"), load_config(path)
+        path.chmod(0)
+        with unprivileged():
+            for look in (parts.settings, parts.broker):
+                check = look(Installation(machine=pi, config=config, config_path=path))
+                assert "Permission denied" in check.found
+                assert (check.state, check.cure) == ("fail", "try `sudo edgebird doctor`")
 
 
 def test_the_shipped_model_runs_and_a_damaged_one_does_not(tmp_path: Path) -> None:

@@ -112,6 +112,31 @@ def test_its_memory_is_bounded() -> None:
     assert len(place.evidence._places) == 1
 
 
+def test_a_place_that_is_seen_again_and_again_is_not_forgotten() -> None:
+    place = Place()
+    known = place.look(PERCH, 0.9, times=200)
+    for _ in range(130):  # an hour and more
+        place.seconds += 28
+        assert place.look(PERCH, 0.9) == pytest.approx(known)
+
+
+def test_what_was_not_seen_for_longest_makes_room() -> None:
+    place = Place()
+    for x in range(63):
+        place.look(square(50 * x, 10, 20), 0.7)
+    known = place.look(PERCH, 0.9, times=120)
+    for x in (9000, 9100):
+        place.look(square(x, 10, 20), 0.7)
+    assert place.look(PERCH, 0.9) == pytest.approx(known, abs=0.02)
+
+
+def test_a_place_is_followed_where_it_sways_to() -> None:
+    place = Place()
+    for step in range(200):
+        score = place.look(square(100 + step / 2, 100, 40), 0.9)
+    assert score < 0.4
+
+
 def test_what_is_known_of_a_place_outlasts_a_night_in_which_nobody_looks() -> None:
     place = Place()
     known = place.look(PERCH, 0.9, times=120)

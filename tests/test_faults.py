@@ -87,6 +87,17 @@ def test_each_fault_is_found_told_once_and_over_when_it_is_over(
     assert len(caplog.messages) == 2
 
 
+@pytest.mark.parametrize(
+    "pictures",
+    [lambda: [GARDEN] * round(11 * FPS), lambda: shots(25, BLURRED)],
+    ids=["frozen", "blurred"],
+)
+def test_what_may_pass_is_no_fault_yet(pictures: Callable[[], list[Image]]) -> None:
+    camera = Watched()
+    camera.see(shots(90))
+    assert not any(camera.see(pictures()))
+
+
 def test_a_healthy_camera_has_no_faults_in_changing_light(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgebird.detector.merge import CONTAINED_LIMIT, IOU_LIMIT, merge, pairwise_overlap
+from edgebird.structures import Box
 
 COORDINATE = st.integers(0, 40)
 BOX = st.tuples(COORDINATE, COORDINATE, st.integers(1, 30), st.integers(1, 30)).map(
@@ -43,6 +45,23 @@ def test_merging_is_that_of_the_plain_loop(boxes: list[tuple[tuple[int, ...], in
         else:
             kept.append(i)
     assert merge(xyxy, score).tolist() == kept
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "birds"),
+    [
+        # they share 0.46 and 0.54 of their union
+        ((0, 0, 30, 10), (11, 0, 41, 10), 2),
+        ((0, 0, 30, 10), (9, 0, 39, 10), 1),
+        # 0.85 and 0.95 of the smaller one lie in the other
+        ((0, 0, 40, 40), (23, 0, 43, 20), 2),
+        ((0, 0, 40, 40), (21, 0, 41, 20), 1),
+    ],
+)
+def test_half_of_the_union_or_nine_tenths_of_the_smaller_make_one_bird(
+    one: Box, other: Box, birds: int
+) -> None:
+    assert len(merge(np.array([one, other], np.float32), np.ones(2, np.float32))) == birds
 
 
 def test_nothing_merges_to_nothing() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgebird.errors import ModelError, OutputError
-from edgebird.interpreter import TfliteInterpreter, default_threads
+from edgebird.interpreter import TfliteInterpreter, default_threads, interpreter_name
 from edgebird.model import DEFAULT_DETECTOR, ModelCard, load_model, write_model
 
 
@@ -57,7 +59,7 @@ def test_the_shipped_model_is_int8_with_exact_pixels() -> None:
 def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which two libraries to run models are looked for, first and second."""
     monkeypatch.syspath_prepend(tmp_path)
-    names = [(f"{tmp_path.name}_first", "Interpreter"), (f"{tmp_path.name}_second", "Interpreter")]
+    names = [("click", f"{tmp_path.name}_first"), ("no-package", f"{tmp_path.name}_second")]
     monkeypatch.setattr("edgebird.interpreter._LIBRARIES", names)
     return tmp_path
 
@@ -69,6 +71,14 @@ def test_a_broken_library_is_told_of(libraries: Path) -> None:
     with pytest.raises(ModelError, match=told) as caught:
         TfliteInterpreter(model, 1)
     assert "\n" not in str(caught.value)
+
+
+def test_the_library_that_is_named_is_the_one_that_loads(libraries: Path) -> None:
+    (libraries / f"{libraries.name}_second.py").write_text("Interpreter = None")
+    assert interpreter_name() == "no-package"
+    (libraries / f"{libraries.name}_first.py").write_text("Interpreter = None")
+    importlib.invalidate_caches()
+    assert interpreter_name() == f"click {version('click')}"
 
 
 @pytest.mark.parametrize("how", ["raise ImportError from error", "raise AttributeError"])

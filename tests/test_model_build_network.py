@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from edgebird.camera.demo import DemoFeeder
 from edgebird.detector.conv import ConvDetector, decode_maps
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import DEFAULT_DETECTOR, load_model, write_model
-from model_build.__main__ import LARGEST_PX, _step
+from model_build.__main__ import LARGEST_PX, _step, main
 from model_build.augment import Material, Scene, camera_effects
 from model_build.checkpoint import CHECKPOINT
 from model_build.composing import Composer, Workers
@@ -503,11 +504,34 @@ def test_help_teaches_the_order() -> None:
         assert times[step] in line
 
 
+def test_the_list_of_commands_cuts_no_sentence_short() -> None:
+    for name, command in main.commands.items():
+        assert command.short_help, name
+        assert len(command.short_help) <= 45, name
+
+
 def test_the_next_step_is_told_with_its_run(tmp_path: Path) -> None:
     assert _step("evaluate", Path("runs/detector")) == "python -m model_build evaluate"
     assert _step("export", Path("a b")) == "python -m model_build export --run 'a b'"
     result = run_command("mine", "--run", str(tmp_path))
     assert f"first: python -m model_build quantize --run {tmp_path}\n" in result.stderr
+    result = run_command("export", "--run", str(tmp_path), "--to", str(tmp_path / "to"))
+    assert f"first: python -m model_build quantize --run {tmp_path}\n" in result.stderr
+    result = run_command("quantize", "--run", str(tmp_path))
+    assert f"first: python -m model_build train --run {tmp_path} --data FOLDER\n" in result.stderr
+
+
+def test_pictures_that_are_not_there_are_told(tmp_path: Path) -> None:
+    gone = tmp_path / "nope"
+    result = run_command("train", "--data", str(gone))
+    assert result.stderr.splitlines()[-1] == f"Error: there is no folder {gone}"
+    command = [sys.executable, "-m", "model_build", "train"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert "no data/packs; first: python -m model_build gather PACKS" in result.stderr
+    assert "fetch cub200" in result.stderr
 
 
 @pytest.mark.parametrize("step", ["train", "quantize"])

@@ -110,5 +110,4 @@ def test_no_function_of_the_runtime_imports_the_build_stage() -> None:
         text = path.read_text(encoding="utf-8")
         imported = set(re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE))
         assert "model_build" not in imported, path
-        # interpreter.py may fall back on tensorflow.lite
-        assert "tensorflow" not in imported or path.name == "interpreter.py", path
+        assert "tensorflow" not in imported, path

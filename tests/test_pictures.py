@@ -37,9 +37,23 @@ def write(path: Path, shade: int = 0, size: tuple[int, int] = (32, 24)) -> Path:
 
 def scan(folder: Path, save: Path) -> list[PictureResult]:
     results: list[PictureResult] = []
-    pictures = PictureSequence(list_pictures(str(folder)))
-    scan_pictures(pictures, BirdEverywhere(), 0.5, results.append, places=Places([]), save=save)
+    look_at(PictureSequence(list_pictures(str(folder))), results, save)
     return results
+
+
+def look_at(
+    pictures: PictureSequence, results: list[PictureResult], save: Path | None = None
+) -> None:
+    alone = Places([])
+    scan_pictures(
+        pictures,
+        BirdEverywhere(),
+        0.5,
+        results.append,
+        places=alone,
+        default_threshold=0.5,
+        save=save,
+    )
 
 
 @pytest.fixture
@@ -142,5 +156,5 @@ def test_pictures_that_are_gone_do_not_stop_the_others(
     paths[0].unlink()
     results: list[PictureResult] = []
     with pytest.raises(CameraError, match="1 of 3"):
-        scan_pictures(pictures, BirdEverywhere(), 0.5, results.append, places=Places([]))
+        look_at(pictures, results)
     assert [result.path for result in results] == paths[1:]

@@ -18,11 +18,18 @@ from edgebird.camera.demo import DemoFeeder
 from edgebird.camera.files import PictureSequence, list_pictures, read_picture
 from edgebird.cli import cli
 from edgebird.errors import CameraError
-from edgebird.motion import Motion
+from edgebird.motion import share_of
 from edgebird.odds import log_odds, probability
 from edgebird.pictures import PictureResult, scan_pictures
 from edgebird.place_scores import MOST_LIFT, lift
-from edgebird.places import LEAST_PICTURES, NEW_BONUS, Places
+from edgebird.places import (
+    LEAST_PICTURES,
+    NEW_BONUS,
+    USUAL_PENALTY,
+    Novelty,
+    Places,
+    weighed,
+)
 from edgebird.structures import Box, Detections, Frame, Image
 
 WIDTH_PX, HEIGHT_PX = 320, 240
@@ -68,7 +75,7 @@ def days(folder: Path, count: int = 8) -> list[Path]:
     ]
 
 
-def new_in(places: Places, path: Path) -> Motion | None:
+def new_in(places: Places, path: Path) -> Novelty | None:
     return places.new_in(Frame(read_picture(path), 0, 0.0, 0.0, str(path)))
 
 
@@ -76,7 +83,7 @@ def share(places: Places, path: Path, box: Box = (0, 0, WIDTH_PX, HEIGHT_PX)) ->
     """How much of a box is new in a picture that does not stand alone."""
     new = new_in(places, path)
     assert new is not None
-    return new.share_of(box)
+    return share_of(new.new, box, new.scale)
 
 
 def test_what_is_in_one_picture_of_a_place_only_is_new_there(tmp_path: Path) -> None:
@@ -185,6 +192,24 @@ def test_where_the_light_has_changed_too_much_nothing_is_said(tmp_path: Path) ->
     assert new_in(places, paths[3]) is None
 
 
+def test_where_leaves_sway_it_cannot_be_told_what_is_new(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(10):
+        place = garden(1)
+        leaves = rng.integers(20, 235, (12, 10, 3), np.uint8)
+        place[120:180, 60:110] = cv2.resize(leaves, (50, 60), interpolation=cv2.INTER_NEAREST)
+        paths.append(write(tmp_path, f"{i}.jpg", place, seed=i))
+    novelty = new_in(Places.of(paths), paths[0])
+    assert novelty is not None
+    assert novelty.is_new(FEEDER) is None
+    assert novelty.is_new(BIRD) is False
+    both = weighed(found((FEEDER, 0.75), (BIRD, 0.75)), novelty, NEW_BONUS, USUAL_PENALTY)
+    assert dict(both.rows()) == pytest.approx(
+        {FEEDER: 0.75, BIRD: probability(log_odds(0.75) - USUAL_PENALTY)}, abs=1e-3
+    )
+
+
 def test_pictures_that_vanish_meanwhile_are_no_error(tmp_path: Path) -> None:
     paths = days(tmp_path)
     places = Places.of(paths)
@@ -192,6 +217,20 @@ def test_pictures_that_vanish_meanwhile_are_no_error(tmp_path: Path) -> None:
     for path in paths[1:]:
         path.unlink()
     assert places.new_in(frame) is None
+
+
+def test_pictures_of_a_place_are_found_among_many_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    of_one = days(tmp_path)
+    mixed: list[Path] = []
+    for path in of_one:
+        mixed.append(path)
+        for _ in range(12):
+            cells = rng.integers(0, 256, (24, 32, 3), np.uint8)
+            other = cv2.resize(cells, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_NEAREST)
+            mixed.append(write(tmp_path, f"other{len(mixed)}.jpg", other))
+    places = Places.of(mixed)
+    assert [path for path in mixed if places.place_of(path) is not None] == of_one
 
 
 class Unsure:
@@ -206,9 +245,18 @@ class Unsure:
         return self._seen.above(threshold)
 
 
-def scan(paths: Sequence[Path], detector: Unsure | Faint, places: Places) -> list[PictureResult]:
-    results: list[PictureResult] = []
-    scan_pictures(PictureSequence(list(paths)), detector, 0.7, results.append, places=places)
+def scan(
+    paths: Sequence[Path] | PictureSequence,
+    detector: Unsure | Faint,
+    places: Places,
+    threshold: float = 0.7,
+    results: list[PictureResult] | None = None,
+) -> list[PictureResult]:
+    results = [] if results is None else results
+    pictures = paths if isinstance(paths, PictureSequence) else PictureSequence(list(paths))
+    scan_pictures(
+        pictures, detector, threshold, results.append, places=places, default_threshold=0.7
+    )
     return results
 
 
@@ -262,9 +310,20 @@ def test_where_birds_score_low_and_all_else_lower_they_are_lifted(
     assert [len(result.detections) for result in results] == [0] * 8 + [1] * 4
     assert detector.looks == 12
     [told] = [record.getMessage() for record in caplog.records if "score low" in record.message]
-    assert "what is new there is one from a score of 0." in told
+    assert "was taken: new things there count as birds from a score of 0." in told
     alone = scan(paths, Faint(0.4), Places([]))
     assert not any(len(result.detections) for result in alone)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.9])
+def test_another_threshold_leaves_the_scores_as_they_are(tmp_path: Path, threshold: float) -> None:
+    paths = visited_days(tmp_path, visits=4)
+    usual = scan(paths, Faint(0.4), Places.of(paths))
+    other = scan(paths, Faint(0.4), Places.of(paths), threshold)
+    scores = [result.detections.score[:1].tolist() for result in usual[8:]]
+    assert [r.detections.score[:1].tolist() for r in other[8:]] == (
+        scores if threshold < 0.7 else [[]] * 4
+    )
 
 
 def test_what_came_once_or_twice_is_not_lifted(tmp_path: Path) -> None:
@@ -286,7 +345,7 @@ def test_a_picture_that_is_gone_by_then_is_passed_over(tmp_path: Path) -> None:
     paths[2].unlink()
     results: list[PictureResult] = []
     with pytest.raises(CameraError, match="1 of 12"):
-        scan_pictures(PictureSequence(paths), Faint(0.4), 0.7, results.append, places=places)
+        scan(paths, Faint(0.4), places, results=results)
     assert [len(result.detections) for result in results] == [0] * 7 + [1] * 4
 
 
@@ -299,8 +358,8 @@ def test_looking_ahead_ends_when_asked_to(tmp_path: Path) -> None:
             pictures.close()
             return super().detect(image, regions, threshold=threshold)
 
-    detector, results = Impatient(0.4), list[PictureResult]()
-    scan_pictures(pictures, detector, 0.7, results.append, places=Places.of(paths))
+    detector = Impatient(0.4)
+    results = scan(pictures, detector, Places.of(paths))
     assert (detector.looks, len(results)) == (1, 1)
 
 
@@ -339,7 +398,7 @@ def test_a_folder_of_one_camera_is_told(tmp_path: Path) -> None:
     assert len(list_pictures(str(tmp_path))) == 8
     told = CliRunner().invoke(cli, ["detect", "--source", str(tmp_path)])
     assert told.exit_code == 0
-    assert "8 of 8 pictures show a place that others show, too" in told.output
+    assert "8 of 8 pictures show a place seen in others" in told.output
     told = CliRunner().invoke(cli, ["detect", "--source", str(tmp_path), "--no-compare"])
     assert told.exit_code == 0
     assert "show a place" not in told.output

@@ -119,8 +119,8 @@ def test_a_terminal_that_is_gone_ends_the_program(monkeypatch: pytest.MonkeyPatc
     assert stops == [1]
 
 
-def birds_per_frame(between: Callable[[int, Zones, Tracker, Visits], None]) -> list[int]:
-    """Birds that are followed in each of ten frames, with a change before some of them."""
+def frames_of(between: Callable[[int, Zones, Tracker, Visits], None]) -> list[FrameProcessed]:
+    """Ten frames with a bird, with a change before some of them."""
     sink, zones = MemorySink(), Zones(ZoneSettings())
     tracker = Tracker(TrackerSettings(confirm_hits=1, max_gap_s=0.1))
     visits = Visits("feeder", VisitSettings())
@@ -139,7 +139,7 @@ def birds_per_frame(between: Callable[[int, Zones, Tracker, Visits], None]) -> l
         zones=zones,
         reload=lambda: between(next(count), zones, tracker, visits),
     )
-    return [len(event.tracks) for event in sink.events if isinstance(event, FrameProcessed)]
+    return [event for event in sink.events if isinstance(event, FrameProcessed)]
 
 
 def test_a_mask_that_is_drawn_while_it_runs_counts_from_the_next_frame_on() -> None:
@@ -149,7 +149,8 @@ def test_a_mask_that_is_drawn_while_it_runs_counts_from_the_next_frame_on() -> N
         if index in (3, 6):
             zones.change(ZoneSettings(masks=everything if index == 3 else ()))
 
-    assert birds_per_frame(between) == [1] * 3 + [0] * 3 + [1] * 4
+    found = [len(frame.detections) for frame in frames_of(between)]
+    assert found == [1] * 3 + [0] * 3 + [1] * 4
 
 
 def test_a_tracker_keeps_its_birds_when_its_settings_change() -> None:
@@ -158,7 +159,7 @@ def test_a_tracker_keeps_its_birds_when_its_settings_change() -> None:
             tracker.settings = replace(tracker.settings, max_gap_s=100.0)
             zones.change(ZoneSettings(min_bird=1.0))
 
-    assert birds_per_frame(between) == [1] * 10
+    assert [len(frame.tracks) for frame in frames_of(between)] == [1] * 10
 
 
 def test_pictures_keep_to_another_limit_from_the_next_one_on(tmp_path: Path) -> None:
@@ -168,13 +169,14 @@ def test_pictures_keep_to_another_limit_from_the_next_one_on(tmp_path: Path) -> 
     snapshots = Snapshots(tmp_path)
     replay(FakeCamera([BIRD] * 3), snapshots=snapshots)
     assert old.exists()
-    snapshots.limit(keep_mb=0.5, reserve_mb=0, write_mb_per_day=None)
+    snapshots.limit(keep_mb=0.5, reserve_mb=0, write_mb_per_day=10)
     replay(FakeCamera([BIRD] * 3), snapshots=snapshots)
     assert not old.exists()
 
 
 def test_every_part_gets_its_new_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.5))
+    limits = {"keep_mb": 7.0, "reserve_mb": 8.0, "write_mb_per_day": 9.0}
     wanted = overruled(
         Config(),
         camera={"source": "x"},
@@ -183,7 +185,7 @@ def test_every_part_gets_its_new_settings(tmp_path: Path, monkeypatch: pytest.Mo
         schedule={"budget_ms_per_s": 90.0, "patrol_s": 9.0},
         tracker={"confirm_hits": 3, "sure_score": 0.9, "max_gap_s": 1.0},
         visits={"quiet_s": 9.0, "cooldown_s": 8.0},
-        output={"save": str(tmp_path), "keep_mb": 7.0},
+        output={"save": str(tmp_path)} | limits,
     )
     parts: dict[str, Any] = {}
 
@@ -192,9 +194,9 @@ def test_every_part_gets_its_new_settings(tmp_path: Path, monkeypatch: pytest.Mo
         given["reload"]()
         parts.update(given)
 
-    limits: list[float] = []
+    limited: list[dict[str, float]] = []
     monkeypatch.setattr(detect, "run", run_once)
-    monkeypatch.setattr(Snapshots, "limit", lambda self, **new: limits.append(new["keep_mb"]))
+    monkeypatch.setattr(Snapshots, "limit", lambda self, **new: limited.append(new))
     config = overruled(Config(), camera={"source": "x"}, output={"save": str(tmp_path)})
     camera = FakeCamera([])
     detect.detect_on_camera(
@@ -212,7 +214,7 @@ def test_every_part_gets_its_new_settings(tmp_path: Path, monkeypatch: pytest.Mo
         ("visits", wanted.visits, VisitSettings),
     ):
         assert parts[part].settings == kind(**msgspec.structs.asdict(section))
-    assert limits == [7.0]
+    assert limited == [limits]
     assert parts["controls"].threshold == 0.41
 
 

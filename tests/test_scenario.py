@@ -17,7 +17,7 @@ from edgebird.camera.scenario import (
     week,
 )
 from edgebird.errors import CameraError, ConfigError
-from edgebird.replay import Judge, ReplayCamera
+from edgebird.replay import Judge
 from edgebird.structures import Detections, Frame, FrameProcessed, Health, Silence, Visit
 from edgebird.structures import VisitChanged as Changed
 
@@ -238,11 +238,11 @@ def test_what_comes_after_the_last_frame_is_not_judged() -> None:
 
 
 def test_a_replay_knows_whether_it_was_stopped() -> None:
-    camera = ReplayCamera(Scenario(days=0.001, quiet_fps=0.1))
+    camera = ScenarioCamera(Scenario(days=0.001, quiet_fps=0.1))
     assert len(list(camera.frames())) > 5
     camera.close()  # as is done after each replay
     assert not camera.stopped
-    camera = ReplayCamera(Scenario(days=0.001, quiet_fps=0.1))
+    camera = ScenarioCamera(Scenario(days=0.001, quiet_fps=0.1))
     for _ in camera.frames():
         camera.close()
     assert camera.stopped

@@ -436,6 +436,13 @@ def test_the_folder_is_read_seldom_and_never_over_the_limit(tmp_path: Path) -> N
     assert 150_000 < size <= 200_000
 
 
+def test_the_picture_that_an_alert_names_stays_though_it_is_over_the_limit(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path, keep_mb=0.0001)
+    for number in range(3):
+        picture = Path(str(snapshots.save(changes(number, GREY)[1]).visit.snapshot))
+        assert list(tmp_path.iterdir()) == [picture]
+
+
 def test_a_card_that_becomes_read_only_ends_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -504,6 +511,22 @@ def test_visits_wait_while_the_disk_is_full(
     assert sum("without a picture" in line for line in lines) == 1
     assert sum("again" in line for line in lines) == 2
     assert len(lines) == 4
+
+
+def test_a_picture_is_brought_to_the_disk_itself_once_when_its_visit_ends(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("edgebird.sinks.store.sync", synced.append)
+    snapshots = Snapshots(tmp_path / "pictures")
+    start, end = (snapshots.save(change) for change in changes(0, GREY))
+    with closing(StoreSink(path, disk=DiskUse(), pictures=tmp_path / "pictures")) as sink:
+        sink.emit(start)
+        eventually(lambda: sink.waiting == 0)
+        assert synced == []
+        sink.emit(end)
+        eventually(lambda: sink.waiting == 0)
+    assert synced == [Path(str(end.visit.snapshot))]
 
 
 def test_a_disk_that_cannot_be_written_at_the_start_is_tried_again(

@@ -62,6 +62,13 @@ def test_where_looks_are_seldom_a_bird_may_be_hidden_for_longer() -> None:
     assert tracker.update(Detections.none(), 17.6, least_gap_s=7.5) == ()
 
 
+def test_two_frames_of_the_same_time_say_nothing_of_a_birds_speed() -> None:
+    tracker = Tracker(TrackerSettings())
+    for x, seconds in ((0, 0.0), (4, 0.0), (6, 0.2)):
+        [track] = tracker.update(found((square(x, 0), 0.9)), seconds)
+    assert (track.id, track.hits) == (1, 3)
+
+
 def test_two_birds_side_by_side_stay_two() -> None:
     tracker = Tracker(TrackerSettings())
     for step in range(6):

@@ -27,15 +27,13 @@ def file_problems(path: Path) -> list[str]:
     problems = []
     for section, values in read_config(path).items():
         # one by one, so that all mistakes are found at once
-        parts = values.items() if isinstance(values, dict) else [(None, values)]
+        parts = values.items() if values and isinstance(values, dict) else [(None, values)]
         for key, value in parts:
             wanted = {section: values if key is None else {key: value}}
             try:
                 msgspec.convert(wanted, Config)
             except msgspec.ValidationError as error:
-                problems.append(in_words(error))
-        if values == {} and section not in Config.__struct_fields__:
-            problems.append(f"Object contains unknown field `{section}`")
+                problems.append(in_words(error, wanted))
     return problems
 
 

@@ -19,6 +19,7 @@ import msgspec
 from edgebird.config import EXAMPLE, SERVICE_SETTINGS, Config, MqttSection
 from edgebird.configure.show import toml_value, without_secrets
 from edgebird.errors import BrokerError, CameraError, ConfigError, OutputError, UsageError
+from edgebird.whole_files import write_files
 
 if TYPE_CHECKING:
     from edgebird.camera.v4l2 import Device
@@ -65,41 +66,35 @@ def write_config(path: Path, answers: Mapping[str, Any]) -> bool:
         ConfigError: a value does not fit.
         OutputError: it cannot be written.
     """
-    text = commented_config(answers)
     try:
-        text.encode()
+        content = commented_config(answers).encode()
     except UnicodeEncodeError as error:
         raise ConfigError("an answer does not fit: it is not UTF-8") from error
     path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
     if os.path.lexists(path) and not os.path.isfile(path):
         raise OutputError(f"cannot write {path}: it is no ordinary file")
-    partial = path.with_name(f".{path.name}.partial")
     secret = any(without_secrets(name, value) != value for name, value in answers.items())
+
+    def give_to_readers(descriptor: int) -> None:
+        mode = 0o600 if secret else 0o644
+        with suppress(FileNotFoundError):
+            old = path.stat()
+            with suppress(PermissionError):
+                os.chown(descriptor, -1, old.st_gid)
+            mode = old.st_mode & (0o660 if secret else 0o666)
+        if path.parent == SERVICE_SETTINGS:
+            # the service reads it as one of the folder's group
+            with suppress(PermissionError):
+                os.chown(descriptor, -1, path.parent.stat().st_gid)
+            mode |= 0o040
+        os.chmod(descriptor, mode)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
-        with open(partial, "x", encoding="utf-8", opener=_for_us_only) as file:
-            mode = 0o600 if secret else 0o644
-            with suppress(FileNotFoundError):
-                old = path.stat()
-                with suppress(PermissionError):
-                    os.chown(file.fileno(), -1, old.st_gid)
-                mode = old.st_mode & (0o660 if secret else 0o666)
-            if path.parent == SERVICE_SETTINGS:
-                # the service reads it as one of the folder's group
-                with suppress(PermissionError):
-                    os.chown(file.fileno(), -1, path.parent.stat().st_gid)
-                mode |= 0o040
-            os.chmod(file.fileno(), mode)
-            file.write(text)
-        partial.replace(path)
+        write_files({path: content}, prepare=give_to_readers)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return secret
-
-
-def _for_us_only(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def found_sources(devices: Iterable[Device]) -> list[tuple[str, str]]:
@@ -175,12 +170,14 @@ def _ask_for_broker() -> str | None:
 
 
 def _broker_answers(url: str, camera: str) -> bool:
-    """Try the broker out, with an alert if wanted; whether to take it."""
+    """Try the broker out, then with an alert if wanted; whether to take it."""
     from edgebird.mqtt.address import broker_address
+    from edgebird.mqtt.check import publish
 
     try:
         address = broker_address(MqttSection(url=url))
-        if click.confirm(f"Send a test alert to {address}?", default=True):
+        publish(address, [])  # finds out whether it is there and lets us in
+        if click.confirm(f"{address} answers. Send a test alert?", default=True):
             send_test_alert(address, camera)
             click.echo("sent: `edgebird watch --mqtt ...` shows it as one short visit")
     except BrokerError as error:
@@ -192,7 +189,7 @@ def _broker_answers(url: str, camera: str) -> bool:
     return True
 
 
-def send_test_alert(address: BrokerAddress, camera: str, device: str | None = None) -> None:
+def send_test_alert(address: BrokerAddress, camera: str) -> None:
     """Publish the begin and the end of a visit that nobody made; its id has ``test`` in it.
 
     Raises:
@@ -204,7 +201,7 @@ def send_test_alert(address: BrokerAddress, camera: str, device: str | None = No
     from edgebird.mqtt.topics import Topics, default_device
     from edgebird.structures import Visit, VisitChanged
 
-    topics = Topics(device or default_device(), camera)
+    topics = Topics(default_device(), camera)
     now_s = time.time()
     start = Visit(
         id=f"{topics.camera}-test-{now_s:.0f}",

@@ -47,6 +47,8 @@ def effective_settings(
     Raises:
         ConfigError: the file cannot be read.
     """
+    from edgebird.mqtt.address import own_password_file
+
     in_file = {} if path is None else read_config(path)
     found = []
     for name, value in settings_of(config).items():
@@ -56,6 +58,8 @@ def effective_settings(
             origin = flags[name]
         elif key in in_file.get(section, {}):
             origin = str(path)
+        elif name == "mqtt.password_file":
+            value = own_password_file(config.mqtt)
         found.append(Setting(name, without_secrets(name, value), origin))
         if name == "mqtt.password_file":
             found.append(_password(config, environment))
@@ -65,7 +69,7 @@ def effective_settings(
 def without_secrets(name: str, value: Any) -> Any:
     """A setting's value as it may be shown."""
     if name == "camera.source" and "://" in str(value):
-        from edgebird.camera.opencv import redact_url
+        from edgebird.camera.opencv import redact_url  # only then, for it loads OpenCV
 
         return redact_url(value)
     if name == "mqtt.url" and value is not None:

@@ -12,6 +12,7 @@ from edgebird.detector.both_ways import BothWays
 from edgebird.detector.merge import merge
 from edgebird.interpreter import Interpreter
 from edgebird.model import ModelCard
+from edgebird.odds import log_odds, probability
 from edgebird.structures import Boxes, Detections, Image, Scores
 from edgebird.tiles import (
     Region,
@@ -62,9 +63,8 @@ def decode_maps(
         Boxes (N, 4) in pixels of their tile, scores (N,) and which tile each is in (N,), best
         first, before any merging.
     """
-    threshold = min(max(threshold, 1e-6), 1 - 1e-6)
-    tiles, rows, columns = np.nonzero(logits[..., 0] >= np.log(threshold / (1 - threshold)))
-    score = 1 / (1 + np.exp(-logits[tiles, rows, columns, 0]))
+    tiles, rows, columns = np.nonzero(logits[..., 0] >= log_odds(threshold))
+    score = probability(logits[tiles, rows, columns, 0])
     best = np.argsort(-score, kind="stable")
     if len(best) > _MAX_CANDIDATES:
         by_tile = [best[tiles[best] == tile][:_MAX_CANDIDATES] for tile in range(len(logits))]
@@ -143,16 +143,24 @@ class ConvDetector:
         # a centre outside of its region lies in the padding
         seen = centre_inside(xyxy, views) & (score >= threshold)
         xyxy, score, part, seen_in = xyxy[seen], score[seen], part[seen], seen_in[seen]
-        # within each tile first: set apart so far that boxes of different tiles never merge (none
-        # reaches further than 1.6 of its view from its centre, see the network's range)
-        apart = 4 * max(width, height) * seen_in[:, None].astype(np.float32)
-        best = merge(xyxy + apart, score)
+        best = _merged_in_each(seen_in, xyxy, score)
         best = best[~part[best]]
         xyxy, score = xyxy[best], score[best]
         limits = np.array([width, height, width, height], np.float32)
         xyxy = xyxy.clip(0, limits)
         stays = merge(xyxy, score)
         return Detections(xyxy[stays], score[stays])
+
+
+def _merged_in_each(tile: NDArray[np.intp], xyxy: Boxes, score: Scores) -> NDArray[np.intp]:
+    """Which boxes, (N,), stay when those of the same tile are merged; best first.
+
+    Tile by tile, since all pairs of all tiles at once may be gigabytes.
+    """
+    rows = (np.flatnonzero(tile == one) for one in np.unique(tile))
+    none = np.zeros(0, np.intp)
+    stays = np.sort(np.concatenate([none, *(i[merge(xyxy[i], score[i])] for i in rows)]))
+    return stays[np.argsort(-score[stays], kind="stable")]
 
 
 def still_detector(interpreter: Interpreter, card: ModelCard) -> ConvDetector:

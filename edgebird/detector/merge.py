@@ -51,6 +51,12 @@ def merge(
 ) -> NDArray[np.intp]:
     """Greedy non-maximum suppression: the best box stays, those of the same bird go, and so on.
 
+    Args:
+        xyxy: (N, 4), in any order.
+        score: (N,).
+        iou_limit: two boxes that share more than this of their union are of the same bird, 0 to 1.
+        contained_limit: so are those that share more than this of the smaller one, 0 to 1.
+
     Returns:
         Indices of the boxes that stay, best first (equal scores: the earlier one first).
     """

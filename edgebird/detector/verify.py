@@ -93,9 +93,8 @@ def both_looks(found: Detections, seen: Scores, weight: float, reach: float) -> 
     """The detections, with ``weight`` times the classifier's log-odds, `second_look`, added to
     their own, but at most ``reach``; best first.
     """
-    bounded = np.clip(found.score, 1e-6, 1 - 1e-6)
-    moved = np.log(bounded / (1 - bounded)) + np.clip(weight * seen, -reach, reach)
-    score = np.where(np.isnan(seen), found.score, 1 / (1 + np.exp(-moved))).astype(np.float32)
+    moved = log_odds(found.score) + np.clip(weight * seen, -reach, reach)
+    score = np.where(np.isnan(seen), found.score, probability(moved)).astype(np.float32)
     return found.rescored(score)
 
 

@@ -25,7 +25,7 @@ from edgebird.detector import open_detector
 from edgebird.doctor import Check, Installation
 from edgebird.doctor.machine import Machine
 from edgebird.doctor.system import services
-from edgebird.errors import CameraError, ConfigError, OutputError
+from edgebird.errors import CameraError, ConfigError, EdgebirdError, OutputError, UsageError
 from edgebird.faults import COVERED_DEVIATION, DARK_LEVEL, mean_and_deviation
 from edgebird.interpreter import interpreter_name
 from edgebird.motion import small_luma
@@ -34,6 +34,8 @@ from edgebird.mqtt.check import check_broker, retained_messages
 from edgebird.mqtt.topics import PREFIX, default_device, slug
 from edgebird.structures import Frame
 
+_AS_ROOT = "try `sudo edgebird doctor`"
+_DEFAULTS_HOLD = "until then all is looked at with the defaults"
 _SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"
 # The camera's own exposure has settled by then.
 _SETTLED_S = 2.0
@@ -48,11 +50,9 @@ def python(installation: Installation) -> Check:
     """Python, and the libraries that edgebird runs on."""
     found = (
         f"Python {platform.python_version()} in {sys.prefix}, numpy {np.__version__}, "
-        f"OpenCV {cv2.__version__}, {interpreter_name().partition(',')[0]}"
+        f"OpenCV {cv2.__version__}, {interpreter_name()}"
     )
     missing = [name for name in ("paho-mqtt", "msgspec", "click") if not _version(name)]
-    if interpreter_name() == "unknown":
-        missing.append("ai-edge-litert")
     if missing:
         return Check(
             "fail",
@@ -102,11 +102,18 @@ def settings(installation: Installation) -> Check:
     try:
         problems = [] if path is None else file_problems(path)
     except ConfigError as error:
-        problems = [str(error)]
-    problems = problems or reference_problems(installation.config)
+        cure = _AS_ROOT if _is_forbidden(error) else f"put that right; {_DEFAULTS_HOLD}"
+        return Check("fail", str(error), cure)
     if problems:
-        return Check("fail", "\n".join(problems), "put that right; all else holds its default here")
+        return Check("fail", "\n".join(problems), f"put that right; {_DEFAULTS_HOLD}")
+    if problems := reference_problems(installation.config):
+        return Check("fail", "\n".join(problems), "put that right")
     return Check("ok", "the defaults, and the flags given" if path is None else str(path))
+
+
+def _is_forbidden(error: EdgebirdError) -> bool:
+    """Whether this user may not read the file that it is about."""
+    return isinstance(error.__context__, PermissionError)
 
 
 def model(installation: Installation) -> Check:
@@ -179,7 +186,7 @@ def camera(installation: Installation) -> Check:
         if not (sources := found_sources(devices)):
             return Check("warn", "none given, none found", "give --camera or --source")
         source, note = sources[0][0], " (none was given, this is the first one here)"
-    name = redact_url(source) if "://" in source else source
+    name = redact_url(source)
     try:
         opened = open_camera(source, fps=section.fps, settings=camera_settings(section))
         with closing(opened):
@@ -254,7 +261,12 @@ def broker(installation: Installation) -> Check:
     section = installation.config.mqtt
     if section.url is None:
         return Check("skip", "none is set, so alerts stay on this machine: see --mqtt")
-    address = broker_address(section)
+    try:
+        address = broker_address(section)
+    except UsageError as error:
+        if not _is_forbidden(error):
+            raise
+        return Check("fail", str(error), _AS_ROOT)
     device = section.device or default_device()
     report = check_broker(address, device=device, rounds=_ECHOES)
     installation.broker_answers = True

@@ -163,7 +163,7 @@ def card(installation: Installation) -> Check:
             state = "fail"
             cure = f"copy what matters from {name} now, check it with fsck, or replace the card"
     if not found:
-        return Check("skip", "the card does not tell")
+        return Check("skip", "the card does not report it")
     return Check(cast(State, state), "; ".join(found), cure)
 
 
@@ -177,7 +177,7 @@ def power(installation: Installation) -> Check:
     words = throttled_words(bits)
     low = _voltage_alarm(machine)
     if bits is None and low is None:
-        return Check("skip", "this machine does not tell")
+        return Check("skip", "this machine does not report it")
     if low and not any("voltage" in word for word in words):
         words.insert(0, "under-voltage")
     if not words:
@@ -204,7 +204,7 @@ def temperature(installation: Installation) -> Check:
     zone = installation.machine.at("/sys/class/thermal/thermal_zone0/temp")
     celsius = temperature_c(zone)
     if celsius is None:
-        return Check("skip", "this machine does not tell")
+        return Check("skip", "this machine does not report it")
     if celsius < _HOT_C:
         return Check("ok", f"{celsius:.0f} °C")
     state: State = "fail" if celsius >= _TOO_HOT_C else "warn"

@@ -15,14 +15,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from edgebird.config import state_folder
+from edgebird.config import SERVICE_FOLDER, state_folder
 from edgebird.errors import EdgebirdError, UsageError
 from edgebird.history.store import StoredVisit, find_stores, keep_visit, read_starts, read_visits
 from edgebird.mqtt.payloads import utc_iso
 from edgebird.mqtt.topics import slug
 
-# where edgebird keeps its state as a service
-SERVICE_STATE = Path("/var/lib/edgebird")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 CSV_COLUMNS = (
@@ -45,7 +43,7 @@ CSV_COLUMNS = (
 )
 
 
-def stores(setting: str | None, *, service: Path = SERVICE_STATE) -> list[Path]:
+def stores(setting: str | None, *, service: Path = SERVICE_FOLDER) -> list[Path]:
     """The files with visits of this machine: those of the user and those of the service.
 
     Args:
