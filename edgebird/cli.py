@@ -575,6 +575,7 @@ def visits(
       edgebird visits --since 4w --plot visits.png
       edgebird visits keep feeder-20260314T083005120
     """
+    from dataclasses import replace
     from datetime import datetime
 
     from edgebird.history.listing import (
@@ -586,6 +587,7 @@ def visits(
         visit_line,
         visit_record,
     )
+    from edgebird.history.store import Choice
 
     setting = state or load_as_its_service(config_path).mqtt.state
     if context.invoked_subcommand is not None:
@@ -599,12 +601,16 @@ def visits(
     listed = not (as_csv or as_json or chart or plot)
     if last is None and since is None and listed:
         last = 20
-    more = None if last is None else last + 1
+    choice = Choice(
+        since_s=-math.inf if moment is None else moment.timestamp(),
+        camera=camera,
+        kept=kept,
+        last=last,
+    )
+    one_more = replace(choice, last=None if last is None else last + 1)
     paths = stores(setting)
     unreadable: dict[Path, EdgebirdError] = {}
-    starts = select_starts(
-        paths, since=moment, camera=camera, kept=kept, last=more, unreadable=unreadable
-    )
+    starts = select_starts(paths, one_more, unreadable)
     if unreadable and not starts:
         raise _all_but_last_told(unreadable)
     earlier = last is not None and len(starts) > last
@@ -612,9 +618,7 @@ def visits(
     if not starts and not (as_csv or as_json):
         click.echo("no such visit is stored", err=True)
     if as_csv or as_json or listed:
-        chosen = select_visits(
-            paths, since=moment, camera=camera, kept=kept, last=last, unreadable=unreadable
-        )
+        chosen = select_visits(paths, choice, unreadable)
         if as_csv:
             _print(csv_lines(chosen))
         elif as_json:

@@ -28,7 +28,7 @@ from edgebird.history.listing import (
     select_visits,
     stores,
 )
-from edgebird.history.store import VisitStore, read_starts, read_visits
+from edgebird.history.store import Choice, VisitStore, read_starts, read_visits
 from edgebird.structures import Visit
 
 
@@ -285,7 +285,7 @@ def test_what_the_user_and_the_service_have_stored_is_found(
 
 
 def test_hours_and_days_are_local(state: Path) -> None:
-    chosen = select_starts(stores(str(state)), camera="feeder")
+    chosen = select_starts(stores(str(state)), Choice(camera="feeder"))
     hours = counts_by_hour(chosen)
     assert {hour: count for hour, count in enumerate(hours) if count} == {0: 1, 8: 1, 9: 2}
     days = counts_by_day(chosen, 31)
@@ -294,7 +294,7 @@ def test_hours_and_days_are_local(state: Path) -> None:
 
 
 def test_bars_are_as_long_as_their_counts(state: Path, visits: Visits) -> None:
-    chosen = select_starts(stores(str(state)), camera="feeder")
+    chosen = select_starts(stores(str(state)), Choice(camera="feeder"))
     lines = chart_lines(chosen, 40)
     assert max(map(len, lines)) <= 40
     assert len(lines) == 2 + 24 + 3 + 3
@@ -405,12 +405,12 @@ def test_many_visits_are_read_in_order_and_without_gaps(
     path = tmp_path / "visits" / "feeder.sqlite"
     assert list(read_visits(path)) == everything
     for last in (1, 1000, 2500, 3000, 4000):
-        assert list(read_visits(path, last=last)) == everything[-last:]
-        assert read_starts(path, last=last) == [v.started_utc_s for v in everything[-last:]]
+        assert list(read_visits(path, Choice(last=last))) == everything[-last:]
+        assert read_starts(path, Choice(last=last)) == [v.started_utc_s for v in everything[-last:]]
     since_s = everything[1234].started_utc_s
-    assert list(read_visits(path, since_s=since_s)) == everything[1234:]
-    assert list(read_visits(path, since_s=since_s, last=1000)) == everything[-1000:]
-    assert list(read_visits(path, kept=True)) == []
+    assert list(read_visits(path, Choice(since_s=since_s))) == everything[1234:]
+    assert list(read_visits(path, Choice(since_s=since_s, last=1000))) == everything[-1000:]
+    assert list(read_visits(path, Choice(kept=True))) == []
 
 
 @pytest.mark.parametrize("flags", ["--csv", "--json", "--since=2024-01-01", "--chart"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import heapq
-import math
 import os
 import re
 from collections import deque
@@ -17,7 +16,15 @@ from typing import Any
 
 from edgebird.config import SERVICE_FOLDER, state_folder
 from edgebird.errors import EdgebirdError, UsageError
-from edgebird.history.store import StoredVisit, find_stores, keep_visit, read_starts, read_visits
+from edgebird.history.store import (
+    ALL_VISITS,
+    Choice,
+    StoredVisit,
+    find_stores,
+    keep_visit,
+    read_starts,
+    read_visits,
+)
 from edgebird.mqtt.payloads import utc_iso
 from edgebird.mqtt.topics import slug
 
@@ -75,21 +82,14 @@ def stores(setting: str | None, *, service: Path = SERVICE_FOLDER) -> list[Path]
 
 def select_visits(
     paths: Iterable[Path],
-    *,
-    since: datetime | None = None,
-    camera: str | None = None,
-    kept: bool = False,
-    last: int | None = None,
+    choice: Choice = ALL_VISITS,
     unreadable: dict[Path, EdgebirdError] | None = None,
 ) -> Iterator[StoredVisit]:
-    """The visits in some stores, newest last; only those of ``last`` are in memory at once.
+    """Visits of some stores, newest last; only those of ``choice.last`` are in memory at once.
 
     Args:
         paths: the stores.
-        since: only those that started then or later.
-        camera: only those of this camera, named as configured or as in its topics.
-        kept: only those that are kept for ever.
-        last: only so many, the newest.
+        choice: of visits.
         unreadable: takes the errors of stores that cannot be read, whose visits are left out from
             there on.
 
@@ -97,53 +97,36 @@ def select_visits(
         EdgebirdError: a store cannot be read, and ``unreadable`` is not given; while they are gone
             through.
     """
-    since_s = _seconds(since)
 
     def visits_of(path: Path) -> Iterator[StoredVisit]:
         with _told(path, unreadable):
-            yield from read_visits(path, since_s=since_s, kept=kept, last=last)
+            yield from read_visits(path, choice)
 
-    each = map(visits_of, _of_camera(paths, camera))
+    each = map(visits_of, _of_camera(paths, choice))
     visits = heapq.merge(*each, key=lambda visit: visit.started_utc_s)
-    return visits if last is None else iter(deque(visits, last))
+    return visits if choice.last is None else iter(deque(visits, choice.last))
 
 
 def select_starts(
     paths: Iterable[Path],
-    *,
-    since: datetime | None = None,
-    camera: str | None = None,
-    kept: bool = False,
-    last: int | None = None,
+    choice: Choice = ALL_VISITS,
     unreadable: dict[Path, EdgebirdError] | None = None,
 ) -> list[float]:
-    """When the visits in some stores started, as seconds since 1970-01-01 UTC, in order.
-
-    Args:
-        paths: see `select_visits`.
-        since: likewise.
-        camera: likewise.
-        kept: likewise.
-        last: likewise.
-        unreadable: likewise.
+    """When `select_visits` started, as seconds since 1970-01-01 UTC, in order; for charts.
 
     Raises:
         EdgebirdError: a store cannot be read, and ``unreadable`` is not given.
     """
     starts: list[float] = []
-    for path in _of_camera(paths, camera):
+    for path in _of_camera(paths, choice):
         with _told(path, unreadable):
-            starts += read_starts(path, since_s=_seconds(since), kept=kept, last=last)
+            starts += read_starts(path, choice)
     starts.sort()
-    return starts if last is None else starts[-last:]
+    return starts if choice.last is None else starts[-choice.last :]
 
 
-def _of_camera(paths: Iterable[Path], camera: str | None) -> list[Path]:
-    return [path for path in paths if camera is None or slug(camera) == path.stem]
-
-
-def _seconds(since: datetime | None) -> float:
-    return -math.inf if since is None else since.timestamp()
+def _of_camera(paths: Iterable[Path], choice: Choice) -> list[Path]:
+    return [path for path in paths if choice.camera is None or slug(choice.camera) == path.stem]
 
 
 @contextmanager

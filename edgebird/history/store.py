@@ -235,45 +235,50 @@ def find_stores(state: Path) -> list[Path]:
     return sorted({*state.glob("visits/*.sqlite"), *state.glob("*/visits/*.sqlite")})
 
 
-def read_visits(
-    path: Path, *, since_s: float = -math.inf, kept: bool = False, last: int | None = None
-) -> Iterator[StoredVisit]:
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which visits to read.
+
+    Args:
+        since_s: only those that started then or later, as seconds since 1970-01-01 UTC.
+        camera: only those of this camera, named as configured or as in its topics.
+        kept: only those that are kept for ever.
+        last: only so many, the newest.
+    """
+
+    since_s: float = -math.inf
+    camera: str | None = None
+    kept: bool = False
+    last: int | None = None
+
+
+ALL_VISITS = Choice()
+
+
+def read_visits(path: Path, choice: Choice = ALL_VISITS) -> Iterator[StoredVisit]:
     """Visits of one camera in order; edgebird may be writing at the same time.
 
     Some are read at a time: a year of them would not fit into a small board's memory, and a reader
     that waited for a pager with the file open would let its log grow.
 
-    Args:
-        path: of its store.
-        since_s: only those that started then or later, as seconds since 1970-01-01 UTC.
-        kept: only those that are kept for ever.
-        last: only so many, the newest.
-
     Raises:
         EdgebirdError: the file cannot be read; while it is gone through.
     """
     chosen = "started_s >= ? AND kept >= ?"
+    values = choice.since_s, int(choice.kept)
     after = ""
-    if last is not None:
+    if choice.last is not None:
         before = f"SELECT id FROM visits WHERE {chosen} ORDER BY id DESC LIMIT 1 OFFSET ?"
-        if found := _read(path, before, (since_s, int(kept), last)):
+        if found := _read(path, before, (*values, choice.last)):
             after = found[0][0]
     page = f"SELECT {_COLUMNS} FROM visits WHERE id > ? AND {chosen} ORDER BY id LIMIT ?"
-    while rows := _read(path, page, (after, since_s, int(kept), _ROWS_AT_ONCE)):
+    while rows := _read(path, page, (after, *values, _ROWS_AT_ONCE)):
         yield from (_stored(row, path.stem) for row in rows)
         after = rows[-1][0]
 
 
-def read_starts(
-    path: Path, *, since_s: float = -math.inf, kept: bool = False, last: int | None = None
-) -> list[float]:
+def read_starts(path: Path, choice: Choice = ALL_VISITS) -> list[float]:
     """When the visits of one camera started, in their order, as seconds since 1970-01-01 UTC.
-
-    Args:
-        path: see `read_visits`.
-        since_s: likewise.
-        kept: likewise.
-        last: likewise.
 
     Raises:
         EdgebirdError: the file cannot be read.
@@ -281,7 +286,8 @@ def read_starts(
     starts = (
         "SELECT started_s FROM visits WHERE started_s >= ? AND kept >= ? ORDER BY id DESC LIMIT ?"
     )
-    rows = _read(path, starts, (since_s, int(kept), -1 if last is None else last))
+    most = -1 if choice.last is None else choice.last
+    rows = _read(path, starts, (choice.since_s, int(choice.kept), most))
     return [started_s for (started_s,) in reversed(rows)]
 
 
