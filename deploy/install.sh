@@ -193,11 +193,13 @@ install_ribbon_library() {
 
 # Whether that is the camera, as far as one knows: settings that are there are not changed.
 ribbon_camera() {
-    if compgen -G "$SETTINGS_DIR/*.toml" >/dev/null; then
-        grep -qsE '^\s*source\s*=\s*.picamera2' "$SETTINGS_DIR"/*.toml
-    else
-        [[ ${camera:-$default_camera} == picamera2* ]]
-    fi
+    grep -qsE '^\s*source\s*=\s*.picamera2' "$SETTINGS_DIR"/*.toml ||
+        { writes_settings && [[ ${camera:-$default_camera} == picamera2* ]]; }
+}
+
+# Settings are written where there are none; beside those of other cameras only if one is named.
+writes_settings() {
+    [ ! -e "$SETTINGS" ] && { [ -n "$camera" ] || ! compgen -G "$SETTINGS_DIR/*.toml" >/dev/null; }
 }
 
 usb_camera() { compgen -G '/dev/v4l/by-id/*' >/dev/null; }
@@ -369,8 +371,8 @@ quoted() { python3 -c 'import json, sys; print(json.dumps(sys.argv[1], ensure_as
 write_settings() {
     # what is added here belongs to the group too, so that the service can read it
     run install -d -m 2750 -o root -g edgebird $SETTINGS_DIR
-    if [ -e $SETTINGS ]; then
-        step "settings: $SETTINGS stays as it is"
+    if ! writes_settings; then
+        step "settings: those in $SETTINGS_DIR stay as they are"
         [ -z "$camera$mqtt" ] || say "   (--camera and --mqtt were not written to it)"
         return
     fi

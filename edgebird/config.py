@@ -201,15 +201,16 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, is not TOML, or has what no setting can be.
     """
+    text = ""
     try:
         # some editors begin a file with a byte order mark
-        values = tomllib.loads(path.read_text("utf-8-sig"))
+        text = path.read_text("utf-8-sig")
+        values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
     except tomllib.TOMLDecodeError as error:
-        hint = "; text needs quotes" if str(error).startswith("Invalid value") else ""
-        raise ConfigError(f"{path}: {error}{hint}") from error
+        raise ConfigError(f"{path}: {error}{_hint(str(error), text)}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: a number in it has too many digits") from error
     except RecursionError as error:
@@ -221,6 +222,18 @@ def read_config(path: Path) -> dict[str, Any]:
                     f"{path}: `{section}.{key}` holds the character U+0000, which no name can have"
                 )
     return values
+
+
+def _hint(problem: str, text: str) -> str:
+    """What to do about a value that is none in TOML, where the place tells it."""
+    found = re.match(r"Invalid value \(at line (\d+), column (\d+)\)", problem)
+    if not found:
+        return ""
+    line, column = int(found[1]), int(found[2])
+    value = text.splitlines()[line - 1][column - 1 :].split("#")[0].strip()
+    if value.lower() in ("true", "false"):
+        return "; write true or false in small letters"
+    return "; text needs quotes" if value[:1].isalpha() else ""
 
 
 # What msgspec says of a value, and what we say; the rest stays as it says it.

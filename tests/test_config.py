@@ -91,12 +91,19 @@ def test_what_the_example_shows_is_the_default_where_there_is_one(tmp_path: Path
         ("[camera]\nsize = [640]", "[camera] size: Expected `array`"),
         ("[camera\n", "edgebird.toml"),
         ("[camera]\nsource = picamera2", "text needs quotes"),
+        ("[camera]\nflip_vertical = True", "write true or false in small letters"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
         load_config(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[camera]\nfps = .5 # slow", "[camera]\nsource =\n"])
+def test_a_value_that_is_no_text_is_not_to_be_quoted(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"Invalid value \(at .*\)$"):
+        load_config(written(tmp_path, text))
 
 
 def test_no_number_may_be_infinite(tmp_path: Path) -> None:

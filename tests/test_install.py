@@ -289,6 +289,7 @@ def test_a_version_that_still_runs_is_not_deleted(tmp_path: Path) -> None:
         # one of several cameras
         ("", False, {"front": "usb-cam-video-index0"}, True),
         ("", False, {"front": "0", "back": "picamera2"}, False),
+        ("picamera2", False, {"front": "0"}, False),
     ],
 )
 def test_only_a_ribbon_camera_needs_its_library(
@@ -302,6 +303,7 @@ def test_only_a_ribbon_camera_needs_its_library(
         "step() { :; }; choose_camera; install_ribbon_library",
         camera=camera,
         SETTINGS_DIR=tmp_path,
+        SETTINGS=tmp_path / "edgebird.toml",
         HOME_DIR=tmp_path / "opt",
     )
     assert (done.returncode == 0) == goes_on
@@ -319,6 +321,14 @@ def test_the_camera_is_chosen_once(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert load_config(settings).camera.source == "picamera2"
+
+
+def test_settings_of_other_cameras_are_enough(tmp_path: Path) -> None:
+    (tmp_path / "front.toml").touch()
+    script = 'run() { :; }; put() { cat >/dev/null; }; step() { echo "$@"; }; write_settings'
+    folder = {"SETTINGS_DIR": tmp_path, "SETTINGS": tmp_path / "edgebird.toml"}
+    assert "stay as they are" in in_the_script(script, **folder).stdout
+    assert "camera 0" in in_the_script(script, camera="0", **folder).stdout
 
 
 # --- the user

@@ -470,5 +470,5 @@ def test_a_ribbon_camera_that_is_not_there_is_an_error() -> None:
 
 
 def test_a_missing_picamera2_says_how_to_get_it() -> None:
-    with pytest.raises(CameraError, match="install.sh --camera picamera2"):
+    with pytest.raises(CameraError, match=r"install\.sh --camera picamera2"):
         open_camera("picamera2")

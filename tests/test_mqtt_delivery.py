@@ -650,52 +650,37 @@ def test_bad_reception_gives_up_no_picture_as_large_as_one_that_has_arrived(
         assert 3 < lost.count(58_000) < 10
         # Not for long, as it may be the network after all.
         weak.clear()
-        publisher.set_state("homeassistant/device/weak/config", bytes(58_001), once=True)
-        eventually(lambda: len(broker.messages[-1]) == 58_001)
         monkeypatch.setattr(publisher_module, "_GIVEN_UP_TAKEN_S", 0.0)
         publisher.set_state(topic, bytes(58_500))
         eventually(lambda: len(broker.messages[-1]) == 58_500)
         publisher.close()
 
 
-def test_a_small_state_is_not_given_up() -> None:
-    topic = "edgebird/small/c/best.jpg"
+@pytest.mark.parametrize(("drops", "given_up"), [(4, False), (6, True)])
+def test_a_state_that_nearly_all_brokers_take_is_given_up_after_more_times(
+    drops: int, given_up: bool
+) -> None:
+    topic, status = "homeassistant/device/once/config", "edgebird/once/status"
     sent: list[str] = []
 
     def answer(name: str, payload: bytes) -> int | None:
         sent.append(name)
-        return None if sent.count(topic) < 4 else 0
-
-    with closing(ScriptedBroker(answer)) as broker:
-        publisher = publisher_of(broker.address, Outbox(None), "small")
-        publisher.start()
-        publisher.set_state(topic, bytes(10_000))
-        eventually(lambda: [len(message) for message in broker.messages] == [10_000])
-        publisher.close()
-
-
-@pytest.mark.parametrize("size", [6_000, 30_000])
-def test_what_is_published_once_is_not_given_up(size: int) -> None:
-    topic = "homeassistant/device/once/config"
-    sent: list[str] = []
-
-    def answer(name: str, payload: bytes) -> int | None:
-        sent.append(name)
-        return None if name == topic and sent.count(topic) < 3 else 0
+        return None if name == topic and sent.count(topic) <= drops else 0
 
     with closing(ScriptedBroker(answer)) as broker:
         publisher = publisher_of(broker.address, Outbox(None), "once")
         publisher.start()
-        publisher.set_state("edgebird/once/status", "online")
-        for number in range(1, 4):
+        publisher.set_state(status, "online")
+        for number in range(1, drops + 1):
             # as after each reconnect, when it is compared with what the broker keeps
-            eventually(lambda wanted=number: sent.count("edgebird/once/status") == wanted)
-            publisher.set_state(topic, bytes(size), once=True)
+            eventually(lambda wanted=number: sent.count(status) == wanted)
+            publisher.set_state(topic, bytes(6_000), once=True)
             eventually(lambda wanted=number: sent.count(topic) == wanted)
-        eventually(lambda: len(broker.messages[-1]) == size)
-        # nor is anything else because of it
-        publisher.set_state("edgebird/once/c/best.jpg", bytes(50_000))
-        eventually(lambda: len(broker.messages[-1]) == 50_000)
+        eventually(lambda: sent.count(status) == drops + 1)
+        publisher.set_state(topic, bytes(6_000), once=True)
+        publisher.set_state("edgebird/once/c/count", "0")
+        eventually(lambda: sent[-1] == "edgebird/once/c/count")
+        assert sent.count(topic) == (drops if given_up else drops + 1)
         publisher.close()
 
 

@@ -31,10 +31,10 @@ _LATE_TICK_S = 0.02
 _DRAIN_S = 1.5
 _HEADER_BYTES = 300  # no topic of ours is longer
 _OFFLINE_S = 0.5
-# Every broker takes a state of this size.
-_SMALL_BYTES = 16384
+# Every broker takes a state of the first size, and nearly all one of the second.
+_SMALL_BYTES, _USUAL_BYTES = 4096, 16384
 # So many connections in a row that end with a large state under way are the broker's doing; more
-# when it has taken one as large before, because then it may well be the network.
+# where it should take one as large, or has before, because then it may well be the network.
 _DROPS, _DROPS_OF_TAKEN = 2, 6
 # A broker that hung up on a large state is not given one as large for so long. Then it may have
 # been set up anew, or it was the network.
@@ -83,7 +83,7 @@ class Publisher:
 
     A state that is larger than the broker takes is left out. MQTT 5 tells the limit; otherwise it
     is a large state that was under way when the connection ended, twice in a row; some more times
-    where the broker has taken one as large before. States that are published once are not.
+    where the broker should take one as large, or has before.
 
     All work is done by one thread of its own, which is also the only one at the outbox.
 
@@ -378,15 +378,18 @@ class Publisher:
 
         Brokers that tell no limit just hang up, and would at each reconnect, before any alert.
         """
-        # one that is published once is not among them any more, and nothing would replace it
-        states = [sent for sent in self._under_way.values() if sent.topic in self._states]
+        states = [sent for sent in self._under_way.values() if sent.alert is None]
         largest = max(states, key=lambda sent: sent.size, default=None)
         if largest is None or largest.size <= _SMALL_BYTES:
             return
         self._drops = self._drops + 1 if largest.topic == self._suspect else 1
         self._suspect = largest.topic
-        if self._drops >= (_DROPS if largest.size > self._taken_bytes else _DROPS_OF_TAKEN):
+        if self._drops >= (_DROPS_OF_TAKEN if self._takes(largest.size) else _DROPS):
             self._given_up_bytes, self._given_up_at_s = largest.size, time.monotonic()
+
+    def _takes(self, size: int) -> bool:
+        """Whether the broker should take a message of this size, or has taken one."""
+        return size <= max(self._taken_bytes, _USUAL_BYTES)
 
     def _store(self) -> None:
         with self._lock:
@@ -417,7 +420,7 @@ class Publisher:
                 content = self._made(topic, state)
                 if len(content) + _HEADER_BYTES > (limits.maximum_packet_size or 1 << 28):
                     self._say_too_large(topic, len(content), "are more than the broker takes")
-                elif not state.once and self._is_given_up(len(content)):
+                elif self._is_given_up(len(content)):
                     why = "seem to be more than the broker takes, which hung up on as many"
                     self._say_too_large(topic, len(content), why)
                 else:
@@ -454,8 +457,7 @@ class Publisher:
         return content
 
     def _is_given_up(self, size: int) -> bool:
-        taken = self._given_up_bytes <= self._taken_bytes
-        given_up_s = _GIVEN_UP_TAKEN_S if taken else _GIVEN_UP_S
+        given_up_s = _GIVEN_UP_TAKEN_S if self._takes(self._given_up_bytes) else _GIVEN_UP_S
         if time.monotonic() - self._given_up_at_s > given_up_s:
             self._given_up_bytes = 0
         return 0 < self._given_up_bytes <= size
