@@ -286,6 +286,20 @@ def test_a_link_that_leads_in_a_circle_shows_each_picture_once(tmp_path: Path) -
     assert tmp_path / "latest.png" in list_pictures(f"{tmp_path}/*.png")
 
 
+def test_what_is_left_out_of_a_folder_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("bird.jpg", "bird.JFIF", "bird.heic", ".hidden", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "more").mkdir()
+    with caplog.at_level("INFO"):
+        names = [path.name for path in list_pictures(str(tmp_path))]
+        assert len(list_pictures(f"{tmp_path}/*.jpg")) == 1
+    assert sorted(names) == ["bird.JFIF", "bird.jpg"]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told == f"3 files and folders in {tmp_path} are no pictures: left out"
+
+
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(CameraError, match="has no pictures"):

@@ -21,7 +21,9 @@ from edgebird.structures import Frame, Image
 
 log = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+)
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".h264", ".h265"}
     | {".mjpeg", ".mjpg", ".gif", ".flv", ".3gp"}
@@ -58,14 +60,16 @@ def list_pictures(source: str) -> list[Path]:
             complaint = f"there is no picture {source}"
     except OSError as error:
         raise CameraError(f"{source} cannot be read: {error.strerror}") from error
+    # hidden ones are by-products of file managers, not pictures
+    shown = [candidate for candidate in candidates if not candidate.name.startswith(".")]
     pictures = [
         candidate
-        for candidate in candidates
-        # hidden ones are by-products of file managers, not pictures
-        if candidate.suffix.lower() in PICTURE_SUFFIXES
-        and not candidate.name.startswith(".")
-        and _may_be_file(candidate)
+        for candidate in shown
+        if candidate.suffix.lower() in PICTURE_SUFFIXES and _may_be_file(candidate)
     ]
+    if pictures and len(pictures) < len(shown) and path.is_dir():
+        left_out = len(shown) - len(pictures)
+        log.info("%d files and folders in %s are no pictures: left out", left_out, source)
     if not pictures:
         endings = " ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
         raise CameraError(f"{complaint} (known endings: {endings})")
