@@ -297,7 +297,7 @@ def test_what_is_left_out_of_a_folder_is_told(
         assert len(list_pictures(f"{tmp_path}/*.jpg")) == 1
     assert sorted(names) == ["bird.JFIF", "bird.jpg"]
     [told] = [record.getMessage() for record in caplog.records]
-    assert told == f"3 files and folders in {tmp_path} are no pictures: left out"
+    assert told == f"files and folders in {tmp_path} that are no pictures, and left out: 3"
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def list_pictures(source: str) -> list[Path]:
     ]
     if pictures and len(pictures) < len(shown) and path.is_dir():
         left_out = len(shown) - len(pictures)
-        log.info("%d files and folders in %s are no pictures: left out", left_out, source)
+        log.info("files and folders in %s that are no pictures, and left out: %d", source, left_out)
     if not pictures:
         endings = " ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
         raise CameraError(f"{complaint} (known endings: {endings})")
