@@ -79,6 +79,8 @@ def frames_before_error(camera: Camera) -> tuple[list[Frame], str]:
 def unprivileged() -> Iterator[None]:
     """As somebody who may not look into pytest's folders, where we are not so anyway."""
     user = os.geteuid()
+    # Python loads it for the first name of a host, and if that fails, never tries again
+    "".encode("idna")
     if user == 0:
         os.seteuid(65534)
     try:
