@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebird import odds
-from edgebird.camera.files import PictureSequence, list_pictures
+from edgebird.camera.files import PictureSequence, list_pictures, names_for_people
 from edgebird.errors import CameraError
 from edgebird.interpreter import TfliteInterpreter
 from edgebird.model import DEFAULT_CLASSIFIER, ModelCard, load_model
@@ -167,14 +167,14 @@ def classify_pictures(
         except CameraError as error:
             log.warning("%s", error)
             bad += 1
-    in_one_folder = len({path.parent for paths in listed for path in paths}) == 1
+    name_of = names_for_people(path for paths in listed for path in paths)
     for paths in listed:
         try:
             for frame in PictureSequence(paths).frames():
                 path = Path(frame.source)
-                name = path.name if in_one_folder else str(path)
                 [probability] = classifier.probabilities([frame.image])
-                on_verdict(Verdict(path, name, bool(probability >= least), float(probability)))
+                bird = bool(probability >= least)
+                on_verdict(Verdict(path, name_of(path), bird, float(probability)))
         except CameraError as error:
             log.warning("%s", error)
             bad += 1

@@ -161,6 +161,7 @@ CONFIG_OR_SERVICES = click.option(
     "--config",
     "config_path",
     type=CONFIG_FILE,
+    callback=lambda _context, _option, path: path or _service_config(),
     help=f"A TOML file. Default: {SERVICE_CONFIG}, if it is there.",
 )
 
@@ -607,10 +608,11 @@ def visits(
         kept=kept,
         last=last,
     )
-    one_more = replace(choice, last=None if last is None else last + 1)
+    # all for charts, else whether there are any, and more than are wanted
+    most = None if last is None and (chart or plot is not None) else (last or 0) + 1
     paths = stores(setting)
     unreadable: dict[Path, EdgebirdError] = {}
-    starts = select_starts(paths, one_more, unreadable)
+    starts = select_starts(paths, replace(choice, last=most), unreadable)
     if unreadable and not starts:
         raise _all_but_last_told(unreadable)
     earlier = last is not None and len(starts) > last
@@ -816,7 +818,6 @@ def config_show(config_path: Path | None, **flags: Any) -> None:
     """
     from edgebird.configure.show import effective_settings, setting_lines
 
-    config_path = config_path or _service_config()
     settings = _with_flags(load_config(config_path), flags)
     given = {_FLAGS[flag]: f"--{flag}" for flag, value in flags.items() if value is not None}
     click.echo("\n".join(setting_lines(effective_settings(settings, config_path, given))))
@@ -833,7 +834,6 @@ def config_check(config_path: Path | None) -> None:
     """
     from edgebird.configure.check import file_problems, model_problems, reference_problems
 
-    config_path = config_path or _service_config()
     if config_path is None:
         raise UsageError(f"which file? Give --config FILE: there is no {SERVICE_CONFIG}")
     problems = file_problems(config_path)
@@ -882,7 +882,6 @@ def doctor(config_path: Path | None, as_json: bool, **flags: Any) -> None:
     from edgebird.doctor.machine import Machine
 
     machine = Machine()
-    config_path = config_path or _service_config()
     try:
         settings = load_as_its_service(config_path)
     except ConfigError:  # which the doctor will find, too

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebird.annotate import draw_birds, write_jpeg
-from edgebird.camera.files import PictureSequence
+from edgebird.camera.files import PictureSequence, names_for_people
 from edgebird.detector import Detector
 from edgebird.errors import UsageError
 from edgebird.place_scores import PlaceScores
@@ -69,7 +69,7 @@ def scan_pictures(
         OutputError: an annotated copy cannot be written.
     """
     names = {} if save is None else copy_names(pictures.paths)
-    in_one_folder = len({path.parent for path in pictures.paths}) == 1
+    name_of = names_for_people(pictures.paths)
     scores = PlaceScores(
         detector, places, threshold, default_threshold, lambda: not pictures.closed, on_look
     )
@@ -78,8 +78,7 @@ def scan_pictures(
         detections, took_ms = scores.look(frame)
         if save is not None and len(detections):
             write_jpeg(draw_birds(frame.image, detections.rows()), save / names[path])
-        name = path.name if in_one_folder else str(path)
-        on_result(PictureResult(path, name, frame.size, detections, took_ms))
+        on_result(PictureResult(path, name_of(path), frame.size, detections, took_ms))
         if count == max_pictures:
             break
 

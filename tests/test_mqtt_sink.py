@@ -491,31 +491,23 @@ def test_when_the_hub_comes_all_states_are_told_again_but_not_without_end(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink_module, "_REPUBLISH_S", 1.0)
-    client = Client(CallbackAPIVersion.VERSION2)
-    client.connect(mosquitto.address.host, mosquitto.address.port)
-    client.loop_start()
     with (
         subscriber(mosquitto.address, "birth") as reader,
         closing(new_sink(mosquitto.address, "birth")),
     ):
         eventually(lambda: reader.values("count") == ["0"])
         for payload in (b"offline", b"", b"onlin\xff", b"online "):
-            client.publish("homeassistant/status", payload, qos=1)
+            reader.client.publish("homeassistant/status", payload, qos=1)
         for _ in range(500):
-            client.publish("homeassistant/status", b"online", qos=1)
+            reader.client.publish("homeassistant/status", b"online", qos=1)
         eventually(lambda: len(reader.values("count")) >= 2)
         assert len(reader.values("count")) <= 3
-    client.disconnect()
-    client.loop_stop()
 
 
 def test_the_hub_is_heard_at_its_usual_topic_whatever_the_prefix_of_discovery(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink_module, "_REPUBLISH_S", 0.0)
-    client = Client(CallbackAPIVersion.VERSION2)
-    client.connect(mosquitto.address.host, mosquitto.address.port)
-    client.loop_start()
     sink = MqttSink(
         mosquitto.address,
         device="usual",
@@ -528,10 +520,8 @@ def test_the_hub_is_heard_at_its_usual_topic_whatever_the_prefix_of_discovery(
         eventually(lambda: "edgebird.usual.c 1 homeassistant/status" in mosquitto.log())
         for topic in ("homeassistant/status", "hub/status"):
             told = len(reader.values("count"))
-            client.publish(topic, b"online", qos=1)
+            reader.client.publish(topic, b"online", qos=1)
             eventually(lambda told=told: len(reader.values("count")) > told)  # type: ignore[misc]
-    client.disconnect()
-    client.loop_stop()
 
 
 def test_a_hub_that_started_long_ago_is_no_reason_to_tell_all_again(mosquitto: Mosquitto) -> None:

@@ -6,7 +6,7 @@ import glob
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +74,14 @@ def list_pictures(source: str) -> list[Path]:
         endings = " ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
         raise CameraError(f"{complaint} (known endings: {endings})")
     return sorted(pictures, key=_natural_key)
+
+
+def names_for_people(paths: Iterable[Path]) -> Callable[[Path], str]:
+    """What to call each of some pictures: by its name, with its path where there are several
+    folders.
+    """
+    in_one_folder = len({path.parent for path in paths}) == 1
+    return lambda path: path.name if in_one_folder else str(path)
 
 
 def read_picture(path: Path) -> Image:
