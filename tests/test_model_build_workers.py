@@ -40,6 +40,8 @@ def feeder(tmp_path: Path) -> Path:
 def start(feeder: Path, run: Path, cluster: list[str], index: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "model_build", "train", "--data", str(feeder)]
     command += ["--run", str(run), "--size", "64", "--steps", str(STEPS), "--batch", str(BATCH)]
+    # whatever was gathered in this checkout is not learnt with
+    command += ["--packs", str(feeder.parent)]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
     if cluster:
         task = {"type": "worker", "index": index}
