@@ -287,7 +287,8 @@ make_release() {
     else
         pip_options+=(--cache-dir "$CACHE_DIR" "$SOURCE")
     fi
-    "$new/bin/python" -m pip install "${pip_options[@]}" || {
+    # /tmp may be in memory, and small
+    TMPDIR=$new "$new/bin/python" -m pip install "${pip_options[@]}" || {
         say "this goes with it: $(tr '\n' ' ' <"$constraints")"
         fail "the program cannot be installed; ${wheels:+the bundle must be for this system, }see above"
     }

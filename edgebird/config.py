@@ -54,7 +54,7 @@ class CameraSection(_Section, frozen=True):
     name: str | None = None
     fps: Annotated[float, Meta(ge=0.001, le=240)] | None = None
     size: tuple[Count, Count] | None = None
-    pixel_format: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9 ]{4}\Z")] | None = None
+    pixel_format: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9 ]{3,4}\Z")] | None = None
     flip_horizontal: bool = False
     flip_vertical: bool = False
     rotate: Literal[0, 90, 180, 270] = 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from edgebird.doctor.machine import Machine
 
-THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+# "soc" up to the Pi 4, "soc@107c000000" on the Pi 5; some kernels do not have it.
+_THROTTLED = "/sys/devices/platform/soc*/soc*:firmware/get_throttled"
 
 # Bits 0 to 3 are now, 16 to 19 since it was started.
 _MEANINGS = {
@@ -20,11 +21,14 @@ _MEANINGS = {
 NOW = 0xF
 
 
-def throttled_bits(path: Path = THROTTLED) -> int | None:
+def throttled_bits(machine: Machine) -> int | None:
     """The firmware's word on it; None where there is no such firmware."""
+    word = next(filter(None, map(machine.text, machine.found(_THROTTLED))), None)
+    if word is None and (answer := machine.run(["vcgencmd", "get_throttled"])) is not None:
+        word = answer.output.strip().removeprefix("throttled=")
     try:
-        return int(path.read_text().strip(), 16)
-    except (OSError, ValueError):
+        return int(word or "", 16)
+    except ValueError:
         return None
 
 

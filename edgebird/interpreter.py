@@ -105,7 +105,8 @@ class TfliteInterpreter:
             with collected(_CHATTER):
                 self._tflite = interpreter_class(model_content=model.content, num_threads=threads)
                 self._tflite.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+        # a library made for another numpy: SystemError
+        except (ValueError, RuntimeError, SystemError) as error:
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
             raise ModelError(f"{where} cannot be loaded: {reason}") from error
         inputs, outputs = self._tflite.get_input_details(), self._tflite.get_output_details()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ class StandInPicamera2:
     from high to low, rows of YUV420 padded to 64 pixels, requests that have to be released.
     """
 
+    camera_properties: Mapping[str, Any] = {"Model": "imx708", "PixelArraySize": (4608, 2592)}
+
     def __init__(self, number: int) -> None:
         self.camera_controls = {"AfMode": (0, 2, 0), "LensPosition": (0, 32, 1), "ExposureTime": ()}
         if number > 0:
@@ -106,14 +109,16 @@ class StandInPicamera2:
         self.held = 0
 
     def create_video_configuration(self, main: dict[str, Any], **more: Any) -> dict[str, Any]:
-        assert more.keys() <= {"lores", "buffer_count", "queue", "transform", "controls"}
+        assert more.keys() <= {"lores", "raw", "buffer_count", "queue", "transform", "controls"}
         return {"main": main, **more}
 
     def configure(self, configuration: dict[str, Any]) -> None:
         main, lores = (configuration[name]["size"] for name in ("main", "lores"))
         assert lores[0] <= main[0]
         assert lores[1] <= main[1]
-        assert not any(side % 2 for side in (*main, *lores))
+        # without a size of its own it has the main stream's
+        raw = configuration.get("raw", {}).get("size", main)
+        assert not any(side % 2 for side in (*main, *lores, *raw))
         self.configuration = configuration
 
     def start(self) -> None:

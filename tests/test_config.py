@@ -106,6 +106,12 @@ def test_a_value_that_is_no_text_is_not_to_be_quoted(tmp_path: Path, text: str) 
         load_config(written(tmp_path, text))
 
 
+@pytest.mark.parametrize("code", ["MJPG", "Y16"])
+def test_a_format_may_be_written_as_it_is_listed(tmp_path: Path, code: str) -> None:
+    path = written(tmp_path, f'[camera]\npixel_format = "{code}"\n')
+    assert load_config(path).camera.pixel_format == code
+
+
 def test_no_number_may_be_infinite(tmp_path: Path) -> None:
     numbers = [
         name

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from edgebird.config import Config, load_config, overruled
 from edgebird.doctor import Check, Examination, Installation, checks, examine, parts, system
 from edgebird.doctor.machine import Answer, Machine, User, clock_is_synchronised, run_program
 from edgebird.errors import BrokerError, CameraError, ModelError
+from edgebird.firmware import throttled_bits
 from edgebird.structures import Frame
 
 CPU = "processor\t: {0}\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd {1}crc32\n\n"
@@ -77,9 +78,9 @@ def disk_of(free: float, *, flags: int = 0, files: int = 1000) -> Callable[[Path
     return lambda path: told
 
 
-def machine(root: Path, files: dict[str, str] | None = None, **changes: Any) -> Machine:
+def machine(root: Path, files: Mapping[str, str | None] | None = None, **changes: Any) -> Machine:
     """A Pi 5 on which all is well, but for the changes; a file of None is not there."""
-    for name, text in (PI5 | (files or {})).items():
+    for name, text in {**PI5, **(files or {})}.items():
         if text is not None:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
@@ -144,15 +145,18 @@ def test_a_machine_that_tells_nothing_is_not_called_ill(tmp_path: Path) -> None:
         ("80008", "fail", ["hot now", "hot since start"], "heat sink"),
     ],
 )
+@pytest.mark.parametrize("soc", ["soc", "soc@107c000000"])
 def test_a_pi_with_a_weak_supply(
-    tmp_path: Path, bits: str, state: str, words: list[str], cure: str
+    tmp_path: Path, soc: str, bits: str, state: str, words: list[str], cure: str
 ) -> None:
-    firmware = {"sys/devices/platform/soc/soc:firmware/get_throttled": f"{bits}\n"}
-    from_file = system.power(installed(machine(tmp_path / "a", firmware)))
+    untold = {name: None for name in PI5 if name.endswith("/get_throttled")}
+    firmware = {f"sys/devices/platform/{soc}/{soc}:firmware/get_throttled": f"{bits}\n"}
+    from_file = system.power(installed(machine(tmp_path / "a", {**untold, **firmware})))
     # without the file the program is asked
-    firmware = dict.fromkeys(firmware)
     programs = Programs({"vcgencmd": Answer(0, f"throttled=0x{bits}\n", "")})
-    from_program = system.power(installed(machine(tmp_path / "b", firmware, run=programs)))
+    without_file = machine(tmp_path / "b", untold, run=programs)
+    from_program = system.power(installed(without_file))
+    assert throttled_bits(without_file) == int(bits, 16)
     assert from_file == from_program
     assert from_file.state == state
     assert all(word in from_file.found for word in words)
@@ -385,6 +389,18 @@ def test_errors_in_the_journal(tmp_path: Path) -> None:
     assert check.found.splitlines() == lines.splitlines()
     [command] = programs.asked
     assert {"edgebird.service", "edgebird@*.service", "--no-pager"} <= set(command)
+
+
+def test_a_journal_in_memory_does_not_vouch_for_the_time_before_the_start(tmp_path: Path) -> None:
+    on_disk = system.recent_errors(installed(machine(tmp_path / "a")))
+    assert (on_disk.state, on_disk.found) == ("ok", "none in the journal in 7 days")
+    files = {
+        "var/log/journal/0123/system.journal": None,
+        "run/log/journal/0123/system.journal": "",
+    }
+    in_memory = system.recent_errors(installed(machine(tmp_path / "b", files)))
+    assert in_memory.state == "ok"
+    assert in_memory.found.endswith("since this machine was started (not kept over restarts)")
 
 
 # --- Python

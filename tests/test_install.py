@@ -272,6 +272,26 @@ def test_a_version_that_still_runs_is_not_deleted(tmp_path: Path) -> None:
     assert sorted(path.name for path in releases.iterdir()) == left[1:]
 
 
+def test_packages_are_unpacked_on_the_disk(tmp_path: Path) -> None:
+    # /tmp may be in memory
+    pip, python3 = tmp_path / "pip", tmp_path / "python3"
+    pip.write_text(f'#!/bin/sh\necho "$2 $3 in $TMPDIR" >{tmp_path}/asked\n')
+    python3.write_text(
+        f'#!/bin/sh\n[ "$2" != venv ] || {{ mkdir -p "$3/bin"; cp {pip} "$3/bin/python"; }}\n'
+    )
+    for program in (pip, python3):
+        program.chmod(0o755)
+    done = in_the_script(
+        "package_installed() { false; }; self_test() { true; }; step() { :; }; make_release",
+        path=tmp_path,
+        HOME_DIR=tmp_path,
+        RELEASES=tmp_path / "releases",
+    )
+    assert done.returncode == 0, done.stderr
+    [release] = (tmp_path / "releases").iterdir()
+    assert (tmp_path / "asked").read_text() == f"pip install in {release}\n"
+
+
 # --- the ribbon camera's library
 
 

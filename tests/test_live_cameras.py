@@ -395,7 +395,7 @@ def configured(make: Callable[[int], Any] = StandInPicamera2, **settings: Any) -
         made.append(make(number))
         return made[-1]
 
-    wanted = CameraSettings(size=SIZE, **settings)
+    wanted = CameraSettings(**{"size": SIZE, **settings})
     PicameraCapture(remember, lambda h, v: (h, v), 0, wanted).release()
     assert not made[0].started
     configuration: dict[str, Any] = made[0].configuration
@@ -432,6 +432,35 @@ def test_a_ribbon_camera_is_asked_for_what_it_can_do() -> None:
     assert configuration["controls"] == {"FrameRate": 12, "AfMode": 2, "ExposureTime": 5000}
     fixed = configured(autofocus="fixed", focus_dioptres=2.5)["controls"]
     assert (fixed["AfMode"], fixed["LensPosition"]) == (0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("pixel_array", "size", "raw"),
+    [
+        # Camera Modules 3, 2 and 1 and the HQ Camera: their modes of all pixels two by two
+        ((4608, 2592), None, (2304, 1296)),
+        ((3280, 2464), None, (1640, 1232)),
+        ((2592, 1944), None, (1296, 972)),
+        ((4056, 3040), (1920, 1080), (2028, 1520)),
+        # one with few pixels, one with so many that a half of them does not fit a small board
+        ((1456, 1088), None, (1456, 1088)),
+        ((9248, 6944), None, (2312, 1736)),
+        ((3290, 2470), None, (1644, 1234)),
+        # too large a wish for that, and a camera that does not tell
+        ((3280, 2464), (1920, 1080), None),
+        ((2592, 1944), (1280, 974), None),
+        (None, None, None),
+    ],
+)
+def test_a_ribbon_camera_shows_all_that_its_sensor_sees(
+    pixel_array: tuple[int, int] | None, size: tuple[int, int] | None, raw: tuple[int, int] | None
+) -> None:
+    class Sensor(StandInPicamera2):
+        camera_properties = {"PixelArraySize": pixel_array} if pixel_array else {}
+
+    configuration = configured(Sensor, size=size)
+    assert configuration["main"]["size"] == (size or (1280, 720))
+    assert configuration["raw"].get("size") == raw
 
 
 @pytest.mark.parametrize("rotate", [0, 90, 180, 270])

@@ -81,6 +81,14 @@ def test_the_library_that_is_named_is_the_one_that_loads(libraries: Path) -> Non
     assert interpreter_name() == f"click {version('click')}"
 
 
+def test_a_library_for_another_numpy_is_told_of(libraries: Path) -> None:
+    (libraries / f"{libraries.name}_first.py").write_text(
+        "def Interpreter(**_):\n    raise SystemError('returned a result with an exception set')\n"
+    )
+    with pytest.raises(ModelError, match=r"cannot be loaded: returned a result with an exception"):
+        TfliteInterpreter(load_model(DEFAULT_DETECTOR, "detector"), 1)
+
+
 @pytest.mark.parametrize("how", ["raise ImportError from error", "raise AttributeError"])
 def test_ctrl_c_while_a_library_loads_is_no_missing_library(libraries: Path, how: str) -> None:
     model = load_model(DEFAULT_DETECTOR, "detector")

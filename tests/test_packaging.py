@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import edgebird
 
@@ -74,6 +75,27 @@ def test_wheel_is_light_to_install(wheel: zipfile.ZipFile) -> None:
         "msgspec",
         "click",
     }
+
+
+@pytest.mark.parametrize(
+    ("machine", "allowed"), [("armv7l", False), ("armv8l", False), ("aarch64", True)]
+)
+def test_only_the_interpreter_for_32_bit_arm_keeps_to_numpy_1(
+    wheel: zipfile.ZipFile, machine: str, allowed: bool
+) -> None:
+    metadata_name = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
+    metadata = wheel.read(metadata_name).decode()
+    board = {"platform_machine": machine, "python_version": "3.11", "extra": ""}
+    requirements = [
+        Requirement(text) for text in re.findall(r"^Requires-Dist: (.+)", metadata, re.MULTILINE)
+    ]
+    needed = [r for r in requirements if r.marker is None or r.marker.evaluate(board)]
+    assert {"ai-edge-litert", "tflite-runtime"} & {r.name for r in needed} == {
+        "ai-edge-litert" if allowed else "tflite-runtime"
+    }
+    numpy = [r.specifier for r in needed if r.name == "numpy"]
+    assert all(specifier.contains("1.26.4") for specifier in numpy)
+    assert all(specifier.contains("2.0.0") for specifier in numpy) == allowed
 
 
 def test_source_distribution_has_the_build_stage_and_no_data(source: dict[str, bytes]) -> None:

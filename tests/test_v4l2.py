@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edgebird.camera.listing import camera_lines
+from edgebird.camera.picamera import list_picameras
 from edgebird.camera.v4l2 import Mode, list_devices
+from edgebird.configure.init import found_sources
 
 YUYV, MJPG = (int.from_bytes(code, "little") for code in (b"YUYV", b"MJPG"))
 CAPTURE, METADATA = 0x04200001, 0x04A00000
@@ -121,6 +125,21 @@ def test_a_camera_that_cannot_be_asked_is_listed_with_the_reason(
 def test_ribbon_cameras_are_listed_with_what_to_call_them() -> None:
     known = [{"Model": "imx708", "Num": 0, "Rotation": 180, "Location": 2, "Id": "/base/i2c@1"}]
     assert camera_lines([], known) == ["picamera2:0  imx708, mounted at 180 degrees"]
+
+
+def test_ribbon_cameras_are_called_by_their_place_among_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bus = "/base/axi/pcie@120000/rp1"
+    known = [
+        {"Model": "Arducam 5MP", "Id": "/base/scb/xhci@7e9c0000-1.1:1.0-1bcf:284c", "Num": 2},
+        {"Model": "imx708", "Id": f"{bus}/i2c@88000/imx708@1a", "Num": 1},
+        {"Model": "imx219", "Id": f"{bus}/i2c@80000/imx219@10", "Num": 0},
+    ]
+    library = SimpleNamespace(Picamera2=SimpleNamespace(global_camera_info=lambda: known))
+    monkeypatch.setitem(sys.modules, "picamera2", library)
+    assert camera_lines([], list_picameras()) == ["picamera2:1  imx708", "picamera2:2  imx219"]
+    assert found_sources([]) == [("picamera2:1", "imx708"), ("picamera2:2", "imx219")]
 
 
 def test_a_machine_without_cameras_has_an_empty_list(tmp_path: Path) -> None:

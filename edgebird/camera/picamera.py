@@ -7,6 +7,7 @@ the package's own README points to).
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,6 +24,10 @@ from edgebird.structures import Image
 _FRAME_TIMEOUT_S = 4.0
 _DEFAULT_SIZE = (1280, 720)
 _LUMA_WIDTH_PX = 320
+# Raw pictures take memory, too: three of them, each of so many pixels at most 6 MB.
+_MOST_RAW_PX = 4_200_000
+# The end of a USB camera's id: the numbers of its maker and of the product.
+_USB_ID = re.compile(r"-[0-9a-f]{4}:[0-9a-f]{4}\Z")
 
 
 def open_picamera(
@@ -35,8 +40,10 @@ def open_picamera(
     """Open a ribbon camera.
 
     Args:
-        number: which camera, as ``rpicam-hello --list-cameras`` counts them.
-        settings: what is asked of it; 1280 x 720 pixels without a size.
+        number: which camera, as `list_picameras` counts them.
+        settings: what is asked of it; 1280 x 720 pixels without a size. Of the sensor all is
+            shown, but for what a picture of another shape leaves out. Of a size above half the
+            sensor's it may be the middle only.
         opener: stands in for `picamera_capture` in tests, see `LiveCamera`.
         required: the camera has to be there now.
 
@@ -93,6 +100,7 @@ class PicameraCapture:
                 main={"size": (width, height), "format": "RGB888"},
                 # 4.2.4 the lores stream: on boards before the Pi 5 always YUV420
                 lores={"size": self._luma_size, "format": "YUV420"},
+                raw=_raw_stream((width, height), camera.camera_properties),
                 # 4.2.1.3: the default is 6. One being filled, one queued, one being read are
                 # enough for newest-frame-wins, and fit the contiguous memory of a 512 MB board.
                 buffer_count=3,
@@ -144,6 +152,25 @@ class PicameraCapture:
         return np.ascontiguousarray(yuv[:height, :width])
 
 
+def _raw_stream(wanted: tuple[int, int], properties: dict[str, Any]) -> dict[str, Any]:
+    """What the sensor is to give: all that it sees, with pixels put together where it has many.
+
+    Without it the library takes the mode of the sensor whose size is next to the wanted one, and
+    modes of small sizes often show its middle only.
+
+    Args:
+        wanted: width and height of the picture. A larger one than this would give is left to the
+            library.
+        properties: the camera's.
+    """
+    width, height = properties.get("PixelArraySize", (0, 0))
+    while width * height > _MOST_RAW_PX:
+        width, height = width // 2, height // 2
+    if wanted[0] > width or wanted[1] > height:
+        return {}
+    return {"size": (width // 2 * 2, height // 2 * 2)}
+
+
 def _controls(settings: CameraSettings, available: Any) -> dict[str, Any]:
     """Controls to start with: 5.1 and Appendix C for their names and units, 5.2 for autofocus.
 
@@ -180,11 +207,17 @@ def _transform(horizontal: bool, vertical: bool) -> Any:
 def list_picameras() -> list[dict[str, Any]]:
     """The ribbon cameras that are there, as ``Picamera2.global_camera_info()`` tells (8.4).
 
+    The ``Num`` of each is what opens it: its place in that list, in which USB cameras are, too.
+
     Raises:
         CameraError: picamera2 is not installed.
     """
     cameras: list[dict[str, Any]] = _import("picamera2").Picamera2.global_camera_info()
-    return cameras
+    return [
+        {**camera, "Num": place}
+        for place, camera in enumerate(cameras)
+        if not _USB_ID.search(camera["Id"])
+    ]
 
 
 def _import(name: str) -> Any:

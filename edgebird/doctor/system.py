@@ -13,7 +13,7 @@ from edgebird.config import state_folder
 from edgebird.configure.check import nearest
 from edgebird.doctor import Check, Installation, State
 from edgebird.doctor.machine import Machine
-from edgebird.firmware import NOW, THROTTLED, throttled_bits, throttled_words
+from edgebird.firmware import NOW, throttled_bits, throttled_words
 from edgebird.health import temperature_c
 
 UNITS = ("edgebird.service", "edgebird@*.service")
@@ -170,10 +170,7 @@ def card(installation: Installation) -> Check:
 def power(installation: Installation) -> Check:
     """Whether a Raspberry Pi gets the voltage that it needs, and runs at full speed."""
     machine = installation.machine
-    bits = throttled_bits(machine.at(str(THROTTLED)))
-    if bits is None and (answer := machine.run(["vcgencmd", "get_throttled"])) is not None:
-        word = re.fullmatch(r"throttled=0x([0-9a-fA-F]+)", answer.output.strip())
-        bits = int(word[1], 16) if word else None
+    bits = throttled_bits(machine)
     words = throttled_words(bits)
     low = _voltage_alarm(machine)
     if bits is None and low is None:
@@ -265,12 +262,13 @@ def recent_errors(installation: Installation) -> Check:
     units = [word for unit in UNITS for word in ("-u", unit)]
     command = ["journalctl", *units, "-p", "3", "-n", "5", "--since", "-7days", "-q", "-o", "short"]
     answer = machine.run([*command, "--no-pager"])
-    kept = [*machine.found("/var/log/journal/*"), *machine.found("/run/log/journal/*")]
-    if answer is None or answer.code != 0 or not kept:
+    on_disk, in_memory = (machine.found(f"/{top}/log/journal/*") for top in ("var", "run"))
+    if answer is None or answer.code != 0 or not (on_disk or in_memory):
         return Check("skip", "there is no journal to read")
     lines = answer.output.strip().splitlines()
     if not lines:
-        return Check("ok", "none in the journal in 7 days")
+        limit = "" if on_disk else " or since this machine was started (not kept over restarts)"
+        return Check("ok", f"none in the journal in 7 days{limit}")
     return Check("warn", "\n".join(lines), "journalctl -u edgebird shows what went before them")
 
 
