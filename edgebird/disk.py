@@ -95,6 +95,13 @@ class DiskUse:
         return int(self._now_s() // 3600)
 
 
+def believed_until_s() -> float:
+    """The latest time that what is kept can be of, as seconds since 1970-01-01 UTC: what bears a
+    later one is of a clock that was ahead, and counts as the oldest.
+    """
+    return time.time() + _HOURS_AHEAD * 3600
+
+
 def written_bytes(io: Path = Path("/proc/self/io")) -> int | None:
     """What this process has had written to disks, in bytes: pictures, visits, alerts, and all else.
 

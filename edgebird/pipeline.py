@@ -151,6 +151,7 @@ def run(
                 motion = senses.gate.update(frame, luma, tracks)
 
             # schedule
+            pace.frame(frame.monotonic_s)
             wanted = controls.enabled and not blind
             regions = plan.regions(frame, motion, tracks) if wanted else []
             if regions:

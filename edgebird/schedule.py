@@ -29,6 +29,9 @@ _LEAST_GAP_S = 0.5
 _LATEST_STEPS = 3
 # The next look may miss a bird, the one after it finds it again.
 _STEPS_OUT_OF_SIGHT = 2.5
+# After so long a time and so many steps of before without a frame, a recording was continued.
+_BREAK_S = 60.0
+_BREAK_STEPS = 10
 
 
 class RegionPlan(Protocol):
@@ -71,6 +74,17 @@ class Pace:
         self.gap_s = _LEAST_GAP_S
         self._last_s: float | None = None
         self._steps_s: deque[float] = deque(maxlen=_LATEST_STEPS)
+        self._frame_s = -math.inf
+        self._frame_step_s = math.inf
+
+    def frame(self, now_s: float) -> None:
+        """Take note of a frame, looked at or not: before one that comes far later than those before
+        it there was a pause.
+        """
+        step_s = now_s - self._frame_s
+        if step_s > max(_BREAK_S, _BREAK_STEPS * self._frame_step_s):
+            self.pause()
+        self._frame_s, self._frame_step_s = now_s, step_s
 
     def look(self, now_s: float) -> None:
         """Take note of a look, in the time of the frames."""

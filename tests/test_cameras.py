@@ -261,6 +261,16 @@ def test_the_driver_has_a_buffer_while_the_picture_in_another_is_decoded(
     assert device.asked[cv2.CAP_PROP_BUFFERSIZE] == 2
 
 
+@pytest.mark.parametrize(("code", "asked"), [("MJPG", b"MJPG"), ("Y16", b"Y16 ")])
+def test_a_format_is_asked_for_by_four_letters(
+    code: str, asked: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = AskedCapture()
+    monkeypatch.setattr("edgebird.camera.opencv.open_quietly", lambda *_: device)
+    device_capture("/dev/null", {"pixel_format": code})
+    assert device.asked[cv2.CAP_PROP_FOURCC] == int.from_bytes(asked, "little")
+
+
 # pictures
 
 
@@ -542,6 +552,32 @@ def test_a_raw_stream_without_time_stamps_counts_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mjpeg", "MJPG", [busy_picture(seed) for seed in range(5)])
     frames = list(VideoFile(path).frames())
     np.testing.assert_allclose([frame.monotonic_s for frame in frames], np.arange(5) / 25)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "seconds"),
+    [
+        # one far ahead: first, in the middle, last
+        ([7200.0, 0.1, 0.2], [0.0, 0.1, 0.2]),
+        ([0.0, 0.1, 7200.0, 0.3, 0.4, 0.5], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        ([0.0, 0.1, 7200.0], [0.0, 0.1, 7200.0]),
+        # several of them: time goes on from there
+        ([0.0, 7200.0, 7200.1, 0.5, 1.0, 1.5], [0.0, 7200.0, 7200.1, 7200.2, 7200.7, 7201.2]),
+        # none, or one of before
+        ([5.0, 5.1, 0.0, 5.15, 5.25, -9e12, 5.5], [5.0, 5.1, 5.2, 5.25, 5.35, 5.45, 5.5]),
+        ([5.0, 5.1, 2.0, 5.3], [5.0, 5.1, 5.2, 5.3]),
+        # two recordings in one, which go on or begin anew
+        ([0.0, 0.1, 7200.0, 7200.1], [0.0, 0.1, 7200.0, 7200.1]),
+        ([9.0, 9.5, 0.0, 0.5, 1.0, 1.5], [9.0, 9.5, 9.6, 9.7, 10.2, 10.7]),
+    ],
+)
+def test_a_wrong_time_stamp_of_a_video_does_not_stop_or_skip_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamps: list[float], seconds: list[float]
+) -> None:
+    video = VideoFile(write_video(tmp_path / "a.avi", "MJPG", [red_picture()]))
+    frames = iter([*((red_picture(), stamp) for stamp in stamps), None])
+    monkeypatch.setattr(video, "_read", lambda: next(frames))
+    np.testing.assert_allclose([frame.monotonic_s for frame in video.frames()], seconds)
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "MJPG"), ("a.webm", "VP80")])

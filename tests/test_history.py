@@ -361,6 +361,50 @@ def test_a_plot_that_cannot_be_written_or_is_no_png_says_so(
         visits(state, "--csv", "--json")
 
 
+@pytest.fixture
+def clock_was_ahead(tmp_path: Path) -> Path:
+    """A camera with ten visits, and the three of a time when its clock was ahead."""
+    with closing(VisitStore(tmp_path / "visits" / "feeder.sqlite")) as store:
+        store.put([visit(f"2026-03-{day:02}T07:00:00") for day in range(1, 11)], {})
+        store.put([visit(f"2999-01-0{day}T07:00:00") for day in range(1, 4)], {})
+    with closing(VisitStore(tmp_path / "visits" / "nestbox.sqlite")) as store:
+        store.put([visit("2026-03-09T12:00:00", "nestbox")], {})
+    return tmp_path
+
+
+def test_visits_of_a_clock_that_was_ahead_hide_no_later_ones(
+    clock_was_ahead: Path, visits: Visits
+) -> None:
+    newest = visits(clock_was_ahead, "--last", "3")
+    assert [line.split()[-1] for line in newest.stdout.splitlines()] == [
+        "feeder-20260309T070000",
+        "nestbox-20260309T120000",
+        "feeder-20260310T070000",
+    ]
+    assert "there are earlier ones" in newest.stderr
+    path = clock_was_ahead / "visits" / "feeder.sqlite"
+    assert [v.id[-15:] for v in read_visits(path, Choice(last=1))] == ["20260310T070000"]
+    # as the oldest
+    lines = visits(clock_was_ahead, "--last", "12").stdout.splitlines()
+    assert [line.split()[1][:4] for line in lines] == ["2026"] * 11 + ["2999"]
+    first, second, *others = select_starts([path], Choice(last=12))
+    assert others == sorted(others)
+    assert others[-1] < first < second
+    assert visits(clock_was_ahead).stdout.count("\n") == 14
+
+
+def test_a_chart_leaves_out_what_lies_ahead(clock_was_ahead: Path, visits: Visits) -> None:
+    path = clock_was_ahead / "visits" / "feeder.sqlite"
+    lines = chart_lines(select_starts([path]), 80)
+    assert "visits by day, without 3 ahead of the clock" in lines
+    assert lines[-1].startswith("  Tue 2026-03-10")
+    assert len(lines) == 2 + 24 + 3 + 10
+    year_2998_s = datetime(2998, 1, 1, tzinfo=UTC).timestamp()
+    only = select_starts([path], Choice(since_s=year_2998_s))
+    assert counts_by_day(only, 31) == [(datetime.now().astimezone().date(), 0)]
+    assert "drawn" in visits(clock_was_ahead, "--plot", str(path.with_suffix(".png"))).stderr
+
+
 def test_a_damaged_row_hides_no_other(state: Path) -> None:
     path = state / "visits" / "feeder.sqlite"
     before = list(read_visits(path))
@@ -444,5 +488,5 @@ def test_a_reader_that_waits_does_not_keep_the_log_from_being_emptied(
         (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert (busy, log.stat().st_size) == (0, 0)
     long_log.put([visit("2026-03-28T07:00:00")], {})
-    newest = list(waiting)[-1]
-    assert (first.id, newest.id) == ("feeder-20240101T000000", "feeder-20260328T070000")
+    # what came meanwhile is not among those asked for
+    assert (first.id, list(waiting)[-1].id) == ("feeder-20240101T000000", "feeder-20240119T175100")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -139,6 +140,22 @@ def test_a_bird_stays_one_however_seldom_frames_come(
     assert [change.kind for change in changes] == ["start", "end", "start", "end"]
     # not seen at one look, in the middle of it
     assert changes[1].visit.duration_s == pytest.approx(45)
+
+
+class Continued(FakeCamera):
+    """A recording with hours between its sixth and its seventh picture."""
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in super().frames():
+            now_s = frame.monotonic_s + (10_000.0 if frame.index >= 6 else 0.0)
+            yield replace(frame, monotonic_s=now_s, utc_s=now_s)
+
+
+def test_the_hours_between_two_recordings_make_no_visit_longer() -> None:
+    sink, _ = replay(Continued([BIRD] * 12, fps=5))
+    changes = visits(sink)
+    assert [change.kind for change in changes] == ["start", "end", "start", "end"]
+    assert [change.visit.duration_s for change in changes[1::2]] == pytest.approx([1.0, 1.0])
 
 
 class Seldom(ScanWhole):

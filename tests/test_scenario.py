@@ -115,6 +115,16 @@ def test_visits_by_lot_are_by_day_and_apart_from_one_another_and_from_losses() -
                 assert stay.end_s < event.at_s or stay.start_s > event.end_s
 
 
+def test_visits_that_are_not_over_within_the_days_do_not_take_place() -> None:
+    events = [ScriptedEvent(kind="visit", at_s=at_s, for_s=3.0) for at_s in (2.0, 8.0, 90_000.0)]
+    camera = ScenarioCamera(Scenario(days=10 / 86400, fps=2, event=tuple(events)))
+    assert [(stay.start_s, stay.end_s) for stay in camera.stays] == [(2.0, 5.0)]
+    frames = during(list(camera.frames()), 0, 10)
+    first, last = (frame.image.astype(int) for frame in (frames[0], frames[-1]))
+    assert frames[-1].monotonic_s > 9
+    assert np.abs(last - first).max() < 40  # noise, and no bird
+
+
 def test_nights_are_dark() -> None:
     camera = ScenarioCamera(Scenario(days=1, night=(21.0, 5.5), quiet_fps=1 / 7200))
     light = {

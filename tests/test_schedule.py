@@ -205,6 +205,27 @@ def test_a_night_says_nothing_of_the_pace() -> None:
     assert pace.gap_s == gap_s
 
 
+def test_a_break_in_a_recording_says_nothing_of_the_pace() -> None:
+    pace = Pace()
+    for seconds in (0.0, 0.2, 0.4, 10_000.0, 10_000.2, 20_000.0):
+        pace.frame(seconds)
+        pace.look(seconds)
+        assert pace.gap_s == 0.5
+    # from now on they come so seldom
+    for seconds in (30_000.0, 40_000.0):
+        pace.frame(seconds)
+        pace.look(seconds)
+    assert pace.gap_s > 10_000
+
+
+def test_frames_that_always_come_seldom_are_no_breaks() -> None:
+    pace = Pace()
+    for seconds in (0.0, 1000.0, 2000.0):
+        pace.frame(seconds)
+        pace.look(seconds)
+        assert seconds == 0 or pace.gap_s == 2500
+
+
 def test_after_motion_it_stays_alert_for_a_moment() -> None:
     plan = schedule(patrol_s=60)
     plan.regions(frame(0.0), moving((10, 10, 40, 40)), ())

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -19,6 +20,7 @@ from conftest import eventually, fill, tmpfs
 from drill_store import CAMERA, changes, may_mount, new_image, noise, run_cost
 from mounts import mounted
 
+from edgebird.annotate import write_jpeg
 from edgebird.config import Config, overruled
 from edgebird.detect import _store_sinks
 from edgebird.disk import DiskUse, folders_mb, free_mb, sync, written_bytes
@@ -27,7 +29,7 @@ from edgebird.history import store as history
 from edgebird.history.store import StoredVisit, VisitStore, find_stores, keep_visit
 from edgebird.sinks.store import StoreSink
 from edgebird.snapshots import Snapshots
-from edgebird.structures import Visit, VisitChanged
+from edgebird.structures import Image, Visit, VisitChanged
 
 ROOT = Path(__file__).parents[1]
 GREY = np.full((24, 32, 3), 128, np.uint8)
@@ -130,6 +132,17 @@ def test_the_oldest_visits_make_room_and_kept_ones_stay(path: Path) -> None:
     ]
     assert 200 < len(visits) < 1500
     assert path.stat().st_size < 150_000
+
+
+def test_visits_of_a_clock_that_was_ahead_make_room_first(path: Path) -> None:
+    ahead = [replace(ended(n), id=f"{CAMERA}-2999{n:04}", started_utc_s=3e10) for n in range(300)]
+    with closing(VisitStore(path, max_bytes=100_000)) as store:
+        store.put(ahead, {})
+        for number in range(1500):
+            store.put([ended(number)], {})
+        left = [visit.id for visit in store.visits()]
+    assert 200 < len(left) < 1500
+    assert left == [ended(n).id for n in range(1500)][-len(left) :]
 
 
 def test_pictures_and_visits_agree_after_a_start(path: Path, tmp_path: Path) -> None:
@@ -436,6 +449,32 @@ def test_the_folder_is_read_seldom_and_never_over_the_limit(tmp_path: Path) -> N
     assert 150_000 < size <= 200_000
 
 
+def test_pictures_of_a_clock_that_was_ahead_make_room_first(tmp_path: Path) -> None:
+    ahead_s = time.time() + 10 * 86400
+    for number, written_s in enumerate([1.7e9] * 5 + [ahead_s] * 15):
+        picture = tmp_path / f"{CAMERA}-20240101T0000{number:02}.jpg"
+        picture.write_bytes(b"x" * 10_000)
+        os.utime(picture, (written_s + number, written_s + number))
+    snapshots = Snapshots(tmp_path, keep_mb=0.18)
+    new = [Path(str(snapshots.save(changes(n, GREY)[1]).visit.snapshot)) for n in range(60)]
+    assert all(picture.is_file() for picture in new)
+    left = sorted(file.name for file in tmp_path.glob(f"{CAMERA}-20240101*"))
+    assert left[:5] == [f"{CAMERA}-20240101T0000{number:02}.jpg" for number in range(5)]
+    assert 5 < len(left) < 18
+
+
+def test_a_clock_that_was_set_back_a_little_keeps_no_picture_beyond_the_limit(
+    tmp_path: Path,
+) -> None:
+    snapshots = Snapshots(tmp_path, keep_mb=0.0001)
+    before = tmp_path / f"{CAMERA}-20240101T000000.jpg"
+    before.write_bytes(b"x" * 10_000)
+    an_hour_on_s = time.time() + 3600
+    os.utime(before, (an_hour_on_s, an_hour_on_s))
+    picture = Path(str(snapshots.save(changes(0, GREY)[1]).visit.snapshot))
+    assert list(tmp_path.iterdir()) == [picture]
+
+
 def test_the_picture_that_an_alert_names_stays_though_it_is_over_the_limit(tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path, keep_mb=0.0001)
     for number in range(3):
@@ -457,6 +496,36 @@ def test_a_card_that_becomes_read_only_ends_nothing(
         subprocess.run(["mount", "-o", "remount,rw", str(card)], check=True)
         assert again.save(changes(2, GREY)[0]).visit.snapshot is not None
         assert disk.problem is None
+
+
+def test_a_disk_that_hangs_costs_pictures_and_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = threading.Event()
+
+    def write(image: Image, path: Path) -> int:
+        goes_on.wait(2)
+        return write_jpeg(image, path)
+
+    monkeypatch.setattr("edgebird.snapshots.write_jpeg", write)
+    monkeypatch.setattr("edgebird.snapshots._HANGS_S", 0.1)
+    disk = DiskUse()
+    snapshots = Snapshots(tmp_path, disk=disk)
+    began_s = time.monotonic()
+    for number in range(3):
+        for change in changes(number, GREY):
+            assert snapshots.save(change).visit.snapshot is None
+    assert time.monotonic() - began_s < 1
+    assert "hangs; alerts go out without a picture" in str(disk.problem)
+    (writer,) = (thread for thread in threading.enumerate() if thread.name == "pictures")
+    assert writer.daemon  # which lets the program end
+    goes_on.set()
+    writer.join()
+    assert disk.problem is None
+    assert snapshots.save(changes(3, GREY)[0]).visit.snapshot is not None
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "hangs" in first
+    assert "can be written" in second
 
 
 # --- the sink

@@ -26,13 +26,16 @@ PICTURE_SUFFIXES = frozenset(
 )
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".h264", ".h265"}
-    | {".mjpeg", ".mjpg", ".gif", ".flv", ".3gp"}
+    | {".mjpeg", ".mjpg", ".gif", ".flv", ".3gp", ".mts", ".m2ts", ".wmv", ".ogv"}
 )
 
 _JPEG_START = b"\xff\xd8"
 # Any marker but those that have no length and may stand inside a scan: stuffing, restart, fill.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _JPEG_END = 0xD9
+
+# A step this long is either a recording that was continued or a wrong time stamp.
+_LONG_STEP_S = 60.0
 
 # what libjpeg, libpng and OpenCV 4 begin their lines with
 _DECODER_LINE = re.compile(rb"Corrupt JPEG|Premature|libpng|imdecode_|Unsupported|Invalid|\n")
@@ -71,9 +74,13 @@ def list_pictures(source: str) -> list[Path]:
         left_out = len(shown) - len(pictures)
         log.info("files and folders in %s that are no pictures, and left out: %d", source, left_out)
     if not pictures:
-        endings = " ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
-        raise CameraError(f"{complaint} (known endings: {endings})")
+        raise CameraError(f"{complaint} (known endings: {endings(PICTURE_SUFFIXES)})")
     return sorted(pictures, key=_natural_key)
+
+
+def endings(suffixes: Iterable[str]) -> str:
+    """Suffixes for people: in order, and without their dots."""
+    return " ".join(sorted(suffix[1:] for suffix in suffixes))
 
 
 def names_for_people(paths: Iterable[Path]) -> Callable[[Path], str]:
@@ -236,15 +243,27 @@ class VideoFile:
         The next one is decoded while the one before is looked at.
         """
         index = 0
-        seconds = 0.0
+        seconds = stamped_s = 0.0
         with ThreadPoolExecutor(1, "video") as decoder:
             ahead = decoder.submit(self._read)
             while (read := ahead.result()) is not None and not self._closed:
                 ahead = decoder.submit(self._read)
                 image, position_s = read
-                # raw streams have no time stamps; what OpenCV then says makes no sense
-                sane = position_s >= 0 if index == 0 else position_s > seconds
-                seconds = max(seconds, position_s if sane else index / self._fps)
+                if (
+                    position_s > seconds + _LONG_STEP_S
+                    and (following := ahead.result()) is not None
+                    and following[1] < position_s
+                ):
+                    position_s = 0.0  # as if this frame had no stamp
+                if position_s > seconds:
+                    seconds = position_s
+                elif index:
+                    # The stamps begin anew, or there are none, as in raw streams: what OpenCV then
+                    # says makes no sense.
+                    step_s = position_s - stamped_s
+                    seconds += step_s if step_s > 0 else 1 / self._fps
+                if position_s > 0:
+                    stamped_s = position_s
                 yield Frame(image, index, seconds, self._start_utc_s + seconds, str(self._path))
                 index += 1
         if self._closed:

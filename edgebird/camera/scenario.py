@@ -16,8 +16,8 @@ A scenario is a TOML file::
     for_s = 8.0
     strength = 0.5                  # of a light: what it is multiplied with
 
-A decoy is a bird of clay: it looks like one and never moves. Only the drawn feeder has decoys and
-leaves.
+A visit that is not over within the days does not take place. A decoy is a bird of clay: it looks
+like one and never moves. Only the drawn feeder has decoys and leaves.
 
 Time is carried by the frames, so a week takes as long as its frames do.
 """
@@ -163,10 +163,9 @@ class ScenarioCamera:
         self.stopped = False
         self._closed = False
         others = [event for event in scenario.event if event.kind != "visit"]
-        self._visits = sorted(
-            [*(e for e in scenario.event if e.kind == "visit"), *_by_lot(scenario, others)],
-            key=lambda event: event.at_s,
-        )
+        end_s = scenario.days * _DAY_S
+        scripted = [e for e in scenario.event if e.kind == "visit" and e.end_s < end_s]
+        self._visits = sorted([*scripted, *_by_lot(scenario, others)], key=lambda event: event.at_s)
         self._events = sorted([*others, *self._visits], key=lambda event: event.at_s)
         self.stays = [Stay(visit.at_s, visit.end_s) for visit in self._visits]
         self._rng = np.random.default_rng(scenario.seed)

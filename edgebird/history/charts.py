@@ -37,12 +37,14 @@ def counts_by_day(starts: Sequence[float], most_days: int) -> list[tuple[date, i
     """How many visits started on each day from the first to the last, local time.
 
     Args:
-        starts: as for `counts_by_hour`, at least one.
+        starts: as for `counts_by_hour`, at least one. Those of days to come are left out: they are
+            of a clock that was ahead.
         most_days: only the last days, if there are more.
     """
     days = Counter(_local(start_s).date() for start_s in starts)
-    first, last = min(days), max(days)
-    first = max(first, last - timedelta(days=most_days - 1))
+    today = datetime.now().astimezone().date()
+    last = max((day for day in days if day <= today), default=today)
+    first = min(max(min(days), last - timedelta(days=most_days - 1)), last)
     return [
         (day, days[day])
         for day in (first + timedelta(days=n) for n in range((last - first).days + 1))
@@ -61,7 +63,7 @@ def chart_lines(starts: Sequence[float], width: int, *, blocks: bool = True) -> 
     hours = [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(starts))]
     lines += _bars(hours, width, blocks)
     days = counts_by_day(starts, _DAYS_IN_TERMINAL)
-    lines += ["", f"visits by day{_of_more(starts, days)}", ""]
+    lines += ["", f"visits by day{_left_out(starts, days)}", ""]
     lines += _bars([(f"{day:%a %Y-%m-%d}", count) for day, count in days], width, blocks)
     return lines
 
@@ -70,8 +72,8 @@ def write_plot(starts: Sequence[float], path: Path) -> None:
     """Write both charts as a PNG.
 
     Args:
-        starts: when visits started, as seconds since 1970-01-01 UTC, in order; without any both
-            charts are empty.
+        starts: when visits started, as seconds since 1970-01-01 UTC; without any both charts are
+            empty.
         path: of the picture.
 
     Raises:
@@ -79,7 +81,7 @@ def write_plot(starts: Sequence[float], path: Path) -> None:
     """
     if starts:
         days = counts_by_day(starts, _DAYS_IN_PICTURE)
-        first, last = _local(starts[0]).date(), _local(starts[-1]).date()
+        first, last = _local(min(starts)).date(), _local(max(starts)).date()
         title = f"{len(starts)} visits from {first} to {last}, by hour of the day"
     else:
         days = [(datetime.now().astimezone().date(), 0)]
@@ -88,7 +90,7 @@ def write_plot(starts: Sequence[float], path: Path) -> None:
         title, [(f"{hour:02}", count) for hour, count in enumerate(counts_by_hour(starts))]
     )
     lower = _panel(
-        f"by day{_of_more(starts, days)}", [(f"{day:%d %b %y}", count) for day, count in days]
+        f"by day{_left_out(starts, days)}", [(f"{day:%d %b %y}", count) for day, count in days]
     )
     _, encoded = cv2.imencode(".png", np.vstack([upper, lower])[..., ::-1])
     try:
@@ -97,12 +99,16 @@ def write_plot(starts: Sequence[float], path: Path) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _of_more(starts: Sequence[float], days: Sequence[tuple[date, int]]) -> str:
-    """What to add to the heading where days before those shown had visits, too."""
+def _left_out(starts: Sequence[float], days: Sequence[tuple[date, int]]) -> str:
+    """What to add to the heading where days before or after those shown had visits, too."""
+    text = ""
     first = _local(min(starts)).date() if starts else days[0][0]
-    if first >= days[0][0]:
-        return ""
-    return f", the last {len(days)} of {(days[-1][0] - first).days + 1}"
+    if first < days[0][0]:
+        text = f", the last {len(days)} of {(days[-1][0] - first).days + 1}"
+    end = datetime.combine(days[-1][0] + timedelta(days=1), datetime.min.time()).astimezone()
+    end_s = end.timestamp()
+    ahead = sum(start_s >= end_s for start_s in starts)
+    return text + (f", without {ahead} ahead of the clock" if ahead else "")
 
 
 def _local(start_s: float) -> datetime:

@@ -6,7 +6,6 @@ import csv
 import heapq
 import os
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ from edgebird.history.store import (
     StoredVisit,
     find_stores,
     keep_visit,
+    newness,
     read_starts,
     read_visits,
 )
@@ -104,7 +104,11 @@ def select_visits(
 
     each = map(visits_of, _of_camera(paths, choice))
     visits = heapq.merge(*each, key=lambda visit: visit.started_utc_s)
-    return visits if choice.last is None else iter(deque(visits, choice.last))
+    if choice.last is None:
+        return visits
+    order = newness()
+    newest = heapq.nlargest(choice.last, visits, key=lambda visit: order(visit.started_utc_s))
+    return iter(sorted(newest, key=lambda visit: visit.started_utc_s))
 
 
 def select_starts(
@@ -112,7 +116,8 @@ def select_starts(
     choice: Choice = ALL_VISITS,
     unreadable: dict[Path, EdgebirdError] | None = None,
 ) -> list[float]:
-    """When `select_visits` started, as seconds since 1970-01-01 UTC, in order; for charts.
+    """When `select_visits` started, as seconds since 1970-01-01 UTC, the oldest first; for charts.
+    What is of a clock that was ahead counts as the oldest.
 
     Raises:
         EdgebirdError: a store cannot be read, and ``unreadable`` is not given.
@@ -121,7 +126,7 @@ def select_starts(
     for path in _of_camera(paths, choice):
         with _told(path, unreadable):
             starts += read_starts(path, choice)
-    starts.sort()
+    starts.sort(key=newness())
     return starts if choice.last is None else starts[-choice.last :]
 
 

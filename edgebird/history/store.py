@@ -7,13 +7,14 @@ import math
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from edgebird.database import open_or_begin_anew
+from edgebird.disk import believed_until_s
 from edgebird.errors import EdgebirdError
 from edgebird.structures import Box, Visit
 from edgebird.visit_ids import MOMENT, started_utc_s_of
@@ -48,6 +49,8 @@ PRAGMA user_version = 1;
 _COLUMNS = (
     "id, state, started_s, ended_s, duration_s, peak_count, score, box, frame_size, picture, kept"
 )
+# What is later than a time that is given was of a wrong clock: it counts as the oldest.
+_OLDEST_FIRST = "started_s <= ?, id"
 
 State = Literal["open", "over", "cut"]
 
@@ -215,11 +218,11 @@ class VisitStore:
 
     def _trim(self) -> None:
         """Drop the oldest when there is too much; inside the caller's transaction."""
-        oldest = "SELECT id FROM visits WHERE NOT kept ORDER BY id LIMIT ?"
+        oldest = f"SELECT id FROM visits WHERE NOT kept ORDER BY {_OLDEST_FIRST} LIMIT ?"
         while self._used_bytes() > self._max_bytes:
             (count,) = self._db.execute("SELECT count(*) FROM visits").fetchone()
-            limit = (1 + int(count * _DROP_SHARE),)
-            if not self._db.execute(f"DELETE FROM visits WHERE id IN ({oldest})", limit).rowcount:
+            values = believed_until_s(), 1 + int(count * _DROP_SHARE)
+            if not self._db.execute(f"DELETE FROM visits WHERE id IN ({oldest})", values).rowcount:
                 break  # all that is left is kept
 
     def _used_bytes(self) -> int:
@@ -243,7 +246,7 @@ class Choice:
         since_s: only those that started then or later, as seconds since 1970-01-01 UTC.
         camera: only those of this camera, named as configured or as in its topics.
         kept: only those that are kept for ever.
-        last: only so many, the newest.
+        last: only so many, the newest; what is of a clock that was ahead counts as the oldest.
     """
 
     since_s: float = -math.inf
@@ -264,31 +267,45 @@ def read_visits(path: Path, choice: Choice = ALL_VISITS) -> Iterator[StoredVisit
     Raises:
         EdgebirdError: the file cannot be read; while it is gone through.
     """
-    chosen = "started_s >= ? AND kept >= ?"
-    values = choice.since_s, int(choice.kept)
-    after = ""
-    if choice.last is not None:
-        before = f"SELECT id FROM visits WHERE {chosen} ORDER BY id DESC LIMIT 1 OFFSET ?"
-        if found := _read(path, before, (*values, choice.last)):
-            after = found[0][0]
-    page = f"SELECT {_COLUMNS} FROM visits WHERE id > ? AND {chosen} ORDER BY id LIMIT ?"
-    while rows := _read(path, page, (after, *values, _ROWS_AT_ONCE)):
+    ids = _newest_ids(path, choice)
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        some = tuple(ids[start : start + _ROWS_AT_ONCE])
+        among = ",".join("?" * len(some))
+        rows = _read(path, f"SELECT {_COLUMNS} FROM visits WHERE id IN ({among}) ORDER BY id", some)
         yield from (_stored(row, path.stem) for row in rows)
-        after = rows[-1][0]
+
+
+def _newest_ids(path: Path, choice: Choice) -> list[str]:
+    """Those of the chosen visits, in order."""
+    found: list[str] = []
+    for when in ("<=", ">"):
+        newest = (
+            f"SELECT id FROM visits WHERE started_s >= ? AND kept >= ? AND started_s {when} ? "
+            "ORDER BY id DESC LIMIT ?"
+        )
+        most = -1 if choice.last is None else choice.last - len(found)
+        values = choice.since_s, int(choice.kept), believed_until_s(), most
+        found += [id_ for (id_,) in _read(path, newest, values)]
+    return sorted(found)
+
+
+def newness() -> Callable[[float], tuple[bool, float]]:
+    """Orders times from the oldest to the newest; those of a clock that was ahead come first."""
+    until_s = believed_until_s()
+    return lambda started_s: (started_s <= until_s, started_s)
 
 
 def read_starts(path: Path, choice: Choice = ALL_VISITS) -> list[float]:
-    """When the visits of one camera started, in their order, as seconds since 1970-01-01 UTC.
+    """When the visits of one camera started, as seconds since 1970-01-01 UTC, in the order of
+    `newness`.
 
     Raises:
         EdgebirdError: the file cannot be read.
     """
-    starts = (
-        "SELECT started_s FROM visits WHERE started_s >= ? AND kept >= ? ORDER BY id DESC LIMIT ?"
-    )
-    most = -1 if choice.last is None else choice.last
-    rows = _read(path, starts, (choice.since_s, int(choice.kept), most))
-    return [started_s for (started_s,) in reversed(rows)]
+    chosen = "SELECT started_s FROM visits WHERE started_s >= ? AND kept >= ?"
+    rows = _read(path, chosen, (choice.since_s, int(choice.kept)))
+    starts = sorted((started_s for (started_s,) in rows), key=newness())
+    return starts if choice.last is None else starts[-choice.last :]
 
 
 def keep_visit(path: Path, id_: str, keep: bool) -> bool:

@@ -27,6 +27,8 @@ _SUSPICIOUS = 4
 _TAKEN_OVER = (
     "ends each connection after a moment: does another edgebird use our device and camera name?"
 )
+# OpenSSL's numbers for a certificate that is not yet valid, and for one that has expired
+_OF_ANOTHER_TIME = (9, 10)
 _WHY_DROPPED = f"{_TAKEN_OVER} Or is a message of ours larger than it takes?"
 
 logger = logging.getLogger(__name__)
@@ -343,6 +345,11 @@ def _why_unreachable(error: Exception) -> str:
     import ssl
 
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OF_ANOTHER_TIME:
+            return (
+                f"has a certificate of another time than this machine's ({error.verify_message}): "
+                "check its clock with 'date'; where that is right, renew the broker's certificate"
+            )
         return (
             f"has a certificate that is not trusted ({error.verify_message}): "
             "set ca_file under [mqtt] to the file with its authority's"
