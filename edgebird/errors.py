@@ -1,4 +1,4 @@
-"""What edgebird raises on purpose; `edgebird.mqtt.forget` has two finer kinds of its own.
+"""What edgebird raises on purpose; `edgebird.mqtt` has two finer kinds of its own.
 
 EdgebirdError                exit code 1
 ├── UsageError               exit code 2   a flag or a setting that does not fit

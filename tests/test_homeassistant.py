@@ -24,11 +24,12 @@ from hypothesis import strategies as st
 from test_mqtt import visit_changed
 from test_mqtt_delivery import frame_processed, retained
 
+from edgebird.claims import claim
 from edgebird.config import Config
 from edgebird.controls import Controls
 from edgebird.errors import UsageError
 from edgebird.mqtt.address import BrokerAddress
-from edgebird.mqtt.device import camera_at, claim
+from edgebird.mqtt.device import camera_at
 from edgebird.mqtt.discovery import discovery_payload, with_removals
 from edgebird.mqtt.forget import ServedHereError, forget_camera
 from edgebird.mqtt.topics import Topics, device_status

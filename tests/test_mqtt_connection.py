@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from conftest import Mosquitto, eventually
 from test_mqtt import visit_changed
-from test_mqtt_delivery import retained, subscriber
+from test_mqtt_delivery import ScriptedBroker, retained, subscriber
 
 from edgebird.config import MqttSection
 from edgebird.controls import Controls
 from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress, broker_address
+from edgebird.mqtt.check import check_broker, publish
 from edgebird.mqtt.connection import Connection, Message, Retry
 from edgebird.mqtt.forget import forget_camera
 from edgebird.mqtt.former import FormerName
@@ -78,7 +79,7 @@ def works(client: Client) -> bool:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, a certificate of 127.0.0.1 and localhost, and one of a client."""
+    """An authority, certificates of 127.0.0.1 and localhost, one expired, and one of a client."""
     folder = tmp_path_factory.mktemp("certificates")
 
     def openssl(*arguments: str) -> None:
@@ -104,6 +105,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "-extfile",
             "names",
         )
+    expired = ("-out", "expired.crt", "-days", "-1", "-extfile", "names")
+    openssl("x509", "-req", "-in", "server.csr", *authority, *expired)
     return folder
 
 
@@ -174,6 +177,21 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
         (problem,) = client.problems
     assert "has a certificate that is not trusted" in problem
     assert "set ca_file" in problem
+
+
+def test_a_certificate_that_has_expired_may_be_the_clocks_fault(
+    new_mosquitto: Callable[..., Mosquitto], certificates: Path
+) -> None:
+    expired = tls_settings(certificates).replace("server.crt", "expired.crt")
+    broker = new_mosquitto(expired)
+    broker.start()
+    authority = str(certificates / "ca.crt")
+    with connecting(replace(broker.address, scheme="mqtts", ca_file=authority)) as client:
+        eventually(lambda: client.problems)
+        (problem,) = client.problems
+    assert "certificate has expired" in problem
+    assert "check its clock with 'date'" in problem
+    assert "ca_file" not in problem
 
 
 def test_a_certificate_of_another_host_is_refused(
@@ -301,6 +319,28 @@ def test_subscriptions_that_are_refused_are_told(
         client.connection.publish("forbidden", b"", qos=1, retain=False)
         eventually(lambda: client.acknowledged)
         assert client.acknowledged[0][1] == "Not authorized"
+
+
+# --- asking a broker and waiting ------------------------------------------------------------------
+
+
+def test_a_message_that_the_broker_does_not_want_is_not_called_published() -> None:
+    refused = "does not let us publish to edgebird/a: Not authorized$"
+    with (
+        closing(ScriptedBroker(lambda topic, payload: 0x87)) as broker,
+        pytest.raises(BrokerError, match=refused),
+    ):
+        publish(broker.address, [("edgebird/a", b"1")])
+
+
+def test_a_broker_that_hangs_up_at_a_shared_subscription_has_none(
+    new_mosquitto: Callable[..., Mosquitto],
+) -> None:
+    # next to the picture, its filter is the only thing that is too long for this one
+    broker = new_mosquitto("allow_anonymous true\nmax_packet_size 50")
+    broker.start()
+    report = check_broker(broker.address, device="d", rounds=1)
+    assert (report.retained, report.shared, report.picture_ms) == (True, False, None)
 
 
 # --- forgetting a camera --------------------------------------------------------------------------

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from statistics import median
-from typing import TypeVar
 
 from edgebird.errors import BrokerError
 from edgebird.mqtt.address import BrokerAddress
-from edgebird.mqtt.connection import Connection, Limits, Message
+from edgebird.mqtt.client import ANSWER_S, QUIET_S, Client
+from edgebird.mqtt.connection import Limits
 from edgebird.mqtt.topics import PREFIX, slug
 
-T = TypeVar("T")
-
-_ANSWER_S = 10.0
 _ROUNDS = 20
 _PICTURE_BYTES = 120_000
-_QUIET_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +52,17 @@ def check_broker(address: BrokerAddress, *, device: str, rounds: int = _ROUNDS) 
     """
     base = f"{PREFIX}/{slug(device)}/check-{secrets.token_hex(4)}"
     started_s = time.monotonic()
-    with _joined(address) as broker:
+    with Client(address) as broker:
         connect_ms = _ms_since(started_s)
-        if not broker.subscribe(f"{base}/+"):
-            raise BrokerError(f"the MQTT broker at {address} does not let us read {base}/+")
+        broker.subscribe(f"{base}/+")
         acknowledged, arrived = [], []
         for number in range(rounds):
-            one, two = broker.echo(f"{base}/echo", str(number).encode())
+            one, two = _echo(broker, f"{base}/echo", str(number).encode())
             acknowledged.append(one)
             arrived.append(two)
         try:
             picture_ms: float | None
-            _, picture_ms = broker.echo(f"{base}/picture.jpg", bytes(_PICTURE_BYTES))
+            _, picture_ms = _echo(broker, f"{base}/picture.jpg", bytes(_PICTURE_BYTES))
         except BrokerError:  # it does not take it, or even hangs up
             picture_ms = None
         limits = broker.limits
@@ -90,9 +83,9 @@ def publish(address: BrokerAddress, messages: Sequence[tuple[str, bytes]]) -> No
     """Publish messages, topic and payload, one after the other at QoS 1.
 
     Raises:
-        BrokerError: the broker cannot be reached, refuses us or does not acknowledge one.
+        BrokerError: the broker cannot be reached, refuses us or does not take one.
     """
-    with _joined(address) as broker:
+    with Client(address) as broker:
         for topic, payload in messages:
             broker.publish(topic, payload)
 
@@ -103,110 +96,42 @@ def retained_messages(address: BrokerAddress, *topics: str) -> dict[str, bytes]:
     Raises:
         BrokerError: the broker cannot be reached, refuses us or does not let us read one.
     """
-    found = {}
-    with _joined(address) as broker:
-        for topic in topics:
-            if not broker.subscribe(topic):
-                raise BrokerError(f"the MQTT broker at {address} does not let us read {topic}")
-        while (item := broker.message(_QUIET_S)) is not None:
-            if item[0].retain:
-                found[item[0].topic] = item[0].payload
-    return found
+    with Client(address) as broker:
+        broker.subscribe(*topics)
+        return broker.retained()
 
 
 def _retained_and_shared(address: BrokerAddress, base: str) -> tuple[bool, bool]:
-    with _joined(address) as broker:
+    with Client(address) as broker:
         try:
             broker.publish(f"{base}/kept", b"1", retain=True)
-            retained = broker.subscribe(f"{base}/kept") and broker.message(_QUIET_S) is not None
+            broker.subscribe(f"{base}/kept")
+            retained = broker.message(QUIET_S) is not None
             broker.publish(f"{base}/kept", b"", retain=True)
         except BrokerError:  # some hang up
             retained = False
-    with _joined(address) as broker:
-        shared = broker.subscribe(f"$share/{PREFIX}/{base}/shared")
-        if shared:
+    with Client(address) as broker:
+        try:
+            broker.subscribe(f"$share/{PREFIX}/{base}/shared")
             broker.publish(f"{base}/shared", b"1")
-            shared = broker.message(_QUIET_S) is not None
+            shared = broker.message(QUIET_S) is not None
+        except BrokerError:
+            shared = False
     return retained, shared
 
 
-class _Client:
-    """A connection whose answers are waited for."""
-
-    def __init__(self, address: BrokerAddress) -> None:
-        self._address = address
-        self._joined: SimpleQueue[str | None] = SimpleQueue()
-        self._granted: SimpleQueue[bool] = SimpleQueue()
-        self._acknowledged: SimpleQueue[float] = SimpleQueue()
-        self._messages: SimpleQueue[tuple[Message, float]] = SimpleQueue()
-        self.connection = Connection(
-            address,
-            client_id="",
-            on_connected=lambda: self._joined.put(None),
-            on_message=lambda message: self._messages.put((message, time.monotonic())),
-            on_acknowledged=lambda number, refusal: self._acknowledged.put(time.monotonic()),
-            on_subscribed=lambda answers: self._granted.put(not any(answers)),
-            on_problem=self._joined.put,
-            quiet=True,
-        )
-
-    @property
-    def limits(self) -> Limits:
-        return self.connection.limits
-
-    def join(self) -> None:
-        self.connection.start()
-        problem = self._wait(self._joined.get, "does not answer: is it one?")
-        if problem is not None:
-            raise BrokerError(problem)
-
-    def subscribe(self, topic: str) -> bool:
-        self.connection.subscribe(topic)
-        return self._wait(self._granted.get, "does not answer a subscription")
-
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> float:
-        self.connection.publish(topic, payload, qos=1, retain=retain)
-        return self._wait(self._acknowledged.get, "does not acknowledge a message")
-
-    def echo(self, topic: str, payload: bytes) -> tuple[float, float]:
-        """Milliseconds until a message is acknowledged, and until it is back."""
-        started_s = time.monotonic()
-        acknowledged_s = self.publish(topic, payload)
-        while (back := self.message(_ANSWER_S)) is not None:
-            message, arrived_s = back
-            if (message.topic, message.payload) == (topic, payload):
-                return (acknowledged_s - started_s) * 1000, (arrived_s - started_s) * 1000
-        raise BrokerError(
-            f"the MQTT broker at {self._address} takes messages on {topic} but does not give them "
-            "back: check what its access rules allow us"
-        )
-
-    def message(self, timeout_s: float) -> tuple[Message, float] | None:
-        try:
-            return self._messages.get(timeout=timeout_s)
-        except Empty:
-            return None
-
-    def _wait(self, get: Callable[..., T], problem: str) -> T:
-        give_up_s = time.monotonic() + _ANSWER_S
-        was_connected = self.connection.connected
-        while True:
-            try:
-                return get(timeout=0.2)
-            except Empty:
-                gone = was_connected and not self.connection.connected
-                if gone or time.monotonic() > give_up_s:
-                    raise BrokerError(f"the MQTT broker at {self._address} {problem}") from None
-
-
-@contextmanager
-def _joined(address: BrokerAddress) -> Iterator[_Client]:
-    client = _Client(address)
-    try:
-        client.join()
-        yield client
-    finally:
-        client.connection.stop(1.0)
+def _echo(broker: Client, topic: str, payload: bytes) -> tuple[float, float]:
+    """Milliseconds until a message is acknowledged, and until it is back."""
+    started_s = time.monotonic()
+    broker.publish(topic, payload)
+    acknowledged_ms = _ms_since(started_s)
+    for message in broker.messages(ANSWER_S):
+        if (message.topic, message.payload) == (topic, payload):
+            return acknowledged_ms, _ms_since(started_s)
+    raise BrokerError(
+        f"the MQTT broker at {broker.address} takes messages on {topic} but does not give them "
+        "back: check what its access rules allow us"
+    )
 
 
 def _ms_since(started_s: float) -> float:

@@ -1,63 +1,26 @@
-"""What the camera processes of one device share: names that only one may use, and a status."""
+"""What the camera processes of one device share: names to claim, and a status."""
 
 from __future__ import annotations
 
-import errno
 import logging
-import socket
-import time
-from hashlib import sha256
 from threading import Event, Thread
 
+from edgebird.claims import claim
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.connection import Connection
 from edgebird.mqtt.topics import PREFIX, Topics, device_status, slug
 
 _TRY_S = 2.0
 _STOP_S = 0.5
-_CLAIM_AGAIN_S = 0.1
 _SAY_AGAIN_S = 30.0
 
 logger = logging.getLogger(__name__)
-
-
-def claim(name: str, wait_s: float = 0.0) -> socket.socket | None:
-    """Take a name that no other process of this machine may have at the same time.
-
-    It is the address of a socket that nobody connects to, which needs no file, works for any user
-    and between services that share no folder, and is free again when the process is gone, however
-    it ended.
-
-    Args:
-        name: of any length.
-        wait_s: how long to wait for a process that is about to end.
-
-    Returns:
-        What to close to give the name back, or None when it is taken.
-    """
-    give_up_s = time.monotonic() + wait_s
-    while (holder := _bind(name)) is None and time.monotonic() < give_up_s:
-        time.sleep(_CLAIM_AGAIN_S)
-    return holder
 
 
 def camera_at(address: BrokerAddress, topics: Topics) -> str:
     """What to claim for a camera's topics and client id."""
     # The broker is part of the name: one device may be shown on two.
     return f"{topics.base} {address}"
-
-
-def _bind(name: str) -> socket.socket | None:
-    holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        # A hash, because such an address has 107 bytes at most.
-        holder.bind(f"\0{PREFIX}-{sha256(name.encode()).hexdigest()[:32]}")
-    except OSError as error:
-        holder.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return None
-    return holder
 
 
 class DeviceStatus:

@@ -8,11 +8,12 @@ from threading import Event, Thread
 
 from edgebird.errors import BrokerError, UsageError
 from edgebird.mqtt.address import BrokerAddress
-from edgebird.mqtt.forget import NotAllowedError, ServedHereError, forget_camera
+from edgebird.mqtt.client import NotAllowedError
+from edgebird.mqtt.forget import ServedHereError, forget_camera
 from edgebird.mqtt.topics import Topics
 
 _STOP_S = 0.5
-# Twice, with a second each for what is retained, for what is not cleared and for the end.
+# Short, for whoever else wants the name waits until its topics are cleared.
 _ANSWER_S = 2.5
 
 logger = logging.getLogger(__name__)

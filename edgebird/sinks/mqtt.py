@@ -17,11 +17,13 @@ from threading import Lock
 import msgspec
 
 import edgebird
+from edgebird.claims import claim
 from edgebird.controls import Controls
+from edgebird.disk import DiskUse
 from edgebird.errors import UsageError
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.connection import Message, Retry
-from edgebird.mqtt.device import DeviceStatus, camera_at, claim
+from edgebird.mqtt.device import DeviceStatus, camera_at
 from edgebird.mqtt.discovery import discovery_payload, with_removals
 from edgebird.mqtt.former import FormerName
 from edgebird.mqtt.outbox import Alert, Outbox
@@ -49,6 +51,7 @@ from edgebird.tracker import birds_at_once
 # Faults with which frames, if any come, show nothing.
 _BLINDING = frozenset({"lost", "frozen", "black", "covered"})
 COMMANDS = ("enabled", "threshold", "snapshot")
+_PART = "outbox"
 # Without a frame for so long, the camera is offline.
 _SILENT_S = 15.0
 _SILENT_DARK_S = 60.0
@@ -86,6 +89,7 @@ class MqttSink:
         camera: the camera's name in the topics, made safe if need be.
         model_sha256: of the network, for the alerts.
         controls: what commands change.
+        disk: is told when one holds up the alerts.
         state: folder that is kept over restarts; None keeps alerts in memory only.
         source: of the frames; tells a camera that got another name.
         discovery: whether Home Assistant is told of this camera; False takes back what it was
@@ -106,6 +110,7 @@ class MqttSink:
         camera: str,
         model_sha256: str,
         controls: Controls,
+        disk: DiskUse | None = None,
         state: Path | None = None,
         source: str = "",
         discovery: bool | None = True,
@@ -120,6 +125,7 @@ class MqttSink:
         self._claims = _claim_all(address, topics, path)
         self._model_sha256 = model_sha256
         self._controls = controls
+        self._disk = disk or DiskUse()
         self._discovery = discovery_payload(topics, version=edgebird.__version__)
         self._discovery_wanted = discovery
         self._discovery_topic = topics.discovery(discovery_prefix)
@@ -259,17 +265,19 @@ class MqttSink:
         else:
             self._visit_over_s = time.monotonic()
         if event.best_image is not None:
-            from edgebird.mqtt.picture import jpeg_for_mqtt
+            from edgebird.annotate import jpeg_for_mqtt
 
-            birds = [(visit.best_xyxy, visit.best_score)]
+            picture = partial(jpeg_for_mqtt, event.best_image, event.best_birds)
             # Before the alert, so that whoever is alerted finds it.
-            self._publisher.set_state(names.best, partial(jpeg_for_mqtt, event.best_image, birds))
+            self._publisher.set_state(names.best, picture)
         payload = visit_payload(
             event, device=names.device, camera=names.camera, model_sha256=self._model_sha256
         )
         self._publisher.send_alert(Alert(visit.id, names.visit, encode(payload), time.time()))
 
     def _publish_health(self, health: Health) -> None:
+        if self._publisher.hangs:
+            self._disk.fail(_PART, "a disk hangs; until it goes on, nothing goes out over MQTT")
         self._silent_s = _SILENT_DARK_S if health.dark else _SILENT_S
         self._faulty = not _BLINDING.isdisjoint(health.faults)
         if health.frame_age_s is not None:
@@ -283,7 +291,7 @@ class MqttSink:
         self._publisher.set_state(self._topics.health, encode(payload), qos=0)
 
     def _publish_snapshot(self, event: SnapshotTaken) -> None:
-        from edgebird.mqtt.picture import jpeg_for_mqtt
+        from edgebird.annotate import jpeg_for_mqtt
 
         frame = event.frame
         picture = partial(jpeg_for_mqtt, frame.image)
@@ -309,6 +317,7 @@ class MqttSink:
     # --- on the publisher's thread
 
     def _tick(self) -> None:
+        self._disk.recover(_PART, "the disk goes on, and so does MQTT")
         now_s = time.monotonic()
         silent = now_s - self._last_frame_s > self._silent_s
         lost = self._online and (silent or self._faulty)
@@ -468,6 +477,7 @@ class _DayCount:
 
     def turn(self) -> bool:
         """Begin a new day if there is one."""
+        time.tzset()  # another zone may have been set
         today = datetime.now().astimezone().date()
         if today < self._day:
             return self._turn_back(today)
