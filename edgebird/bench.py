@@ -33,6 +33,7 @@ from edgebird.controls import Controls
 from edgebird.detect import detect_on_camera, silent_progress
 from edgebird.detector.conv import ConvDetector
 from edgebird.detector.verify import second_look
+from edgebird.doctor.machine import Machine
 from edgebird.evidence import Evidence, EvidenceSettings
 from edgebird.faults import FaultWatch
 from edgebird.firmware import throttled_bits, throttled_words
@@ -125,7 +126,7 @@ class BenchResult:
             *((stage, f"{ms:.2f} ms") for stage, ms in self.stage_ms.items()),
             ("a video, the network alone", f"{self.bare_fps:.1f} fps"),
             ("a video, end to end", f"{self.pipeline_fps:.1f} fps"),
-            ("the network's share", f"{self.network_share:.0%}"),
+            ("the network's share", f"{min(1, self.network_share):.0%}"),
         ]
         if self.idle_cpu_share is not None:
             rows += [
@@ -206,7 +207,7 @@ def bench(
         on_step("a still scene")
         _measure_idle(result, model, idle_s)
     result.temperature_c = temperature_c()
-    result.throttled = throttled_words(throttled_bits())
+    result.throttled = throttled_words(throttled_bits(Machine()))
     return result
 
 
@@ -251,7 +252,7 @@ def _measure_video(result: BenchResult, model: Model, video: Path) -> None:
             tracker=Tracker(TrackerSettings()),
             visits=Visits("bench", VisitSettings()),
             snapshots=None,
-            sinks=[JsonLinesSink(io.StringIO())],
+            sinks=[JsonLinesSink(io.BytesIO())],
             summary=Summary(),
             on_frame=run_bare,
         )
@@ -268,7 +269,7 @@ def _stages_ms(frames: list[Frame]) -> dict[str, float]:
     evidence = Evidence(EvidenceSettings())
     plan = Schedule(ScheduleSettings())
     tracker, visits = Tracker(TrackerSettings()), Visits("bench", VisitSettings())
-    sink = JsonLinesSink(io.StringIO())
+    sink = JsonLinesSink(io.BytesIO())
     birds = Detections(
         np.array([[200, 200, 300, 280], [400, 240, 470, 300]], np.float32),
         np.array([0.9, 0.8], np.float32),

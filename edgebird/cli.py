@@ -50,7 +50,8 @@ Exit codes:
   2  a flag or a setting does not fit
   3  a camera, video or picture cannot be read, in whole or in part
   4  the model does not fit its card, or cannot be loaded
-  5  the MQTT broker cannot be reached (watch, broker-check, forget, doctor, demo) or refuses us
+  5  the MQTT broker refuses us or cannot be reached (watch, broker-check,
+     forget, doctor, demo)
   6  a result cannot be written
 """
 
@@ -136,10 +137,10 @@ def cli(log_json: bool) -> None:
     """Watches a bird feeder: camera in, birds found on this machine, alerts out over MQTT.
 
     \b
-    Try it without a camera:   edgebird demo
-    On a picture of yours:     edgebird detect --source feeder.jpg
-    On a camera:               edgebird detect --camera 0 --mqtt mqtt://broker.local
-    Read the alerts:           edgebird watch --mqtt mqtt://broker.local
+    Try it with no camera:  edgebird demo
+    On a picture of yours:  edgebird detect --source feeder.jpg
+    On a camera:            edgebird detect --camera 0 --mqtt mqtt://broker.local
+    Read the alerts:        edgebird watch --mqtt mqtt://broker.local
     """
     # a name with letters that the terminal does not know is no reason to end
     for stream in (sys.stdout, sys.stderr):
@@ -264,22 +265,12 @@ def _with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
 )
 @CONFIG
 def detect(
-    camera: str | None,
-    source: str | None,
-    mqtt: str | None,
-    model: str | None,
-    threshold: float | None,
-    threads: int | None,
-    detector: str | None,
-    verify: bool | None,
-    compare: bool | None,
     as_json: bool,
-    save: str | None,
     max_frames: int | None,
     wait_for_camera: bool,
     sequence: bool,
-    fps: float | None,
     config_path: Path | None,
+    **flags: Any,
 ) -> None:
     """Find birds on a camera, in a video or in pictures.
 
@@ -291,23 +282,10 @@ def detect(
 
     \b
     Examples:
-      edgebird detect --camera 0 --mqtt mqtt://user:password@broker.local --save snapshots
+      edgebird detect --camera 0 --mqtt mqtt://broker.local --save snapshots
       edgebird detect --source holiday-pictures/ --json > birds.jsonl
       edgebird detect --source rtsp://camera.local/stream --threshold 0.6
     """
-    flags = {
-        "camera": camera,
-        "source": source,
-        "fps": fps,
-        "model": model,
-        "threshold": threshold,
-        "threads": threads,
-        "detector": detector,
-        "verify": verify,
-        "compare": compare,
-        "mqtt": mqtt,
-        "save": save,
-    }
 
     def load() -> Config:
         return _with_flags(load_config(config_path), flags)
@@ -328,7 +306,7 @@ def detect(
     from edgebird.sinks.jsonl import JsonLinesSink
 
     sink = (
-        JsonLinesSink(sys.stdout)
+        JsonLinesSink(sys.stdout.buffer)
         if as_json
         else ConsoleSink(sys.stdout, times=not logs.is_journal(sys.stdout))
     )
@@ -353,7 +331,7 @@ def _detect_in_pictures(config: Config, as_json: bool, max_frames: int | None) -
     from edgebird.detect import detect_in_pictures
     from edgebird.sinks.jsonl import JsonLinesSink, picture_record
 
-    lines = JsonLinesSink(sys.stdout)
+    lines = JsonLinesSink(sys.stdout.buffer)
     pictures = birds = 0
 
     def show(result: PictureResult) -> None:
@@ -389,12 +367,12 @@ def _count(number: int, noun: str) -> str:
 
 
 @contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[], None]]:
+def _progress_bar(total: int, doing: str) -> Iterator[Callable[[], None]]:
     """A bar for sources with an end; on a terminal, and only if nothing else is written there."""
     if not total or not sys.stderr.isatty() or sys.stdout.isatty():
         yield lambda: None
         return
-    with click.progressbar(length=total, label="looking", file=sys.stderr) as bar:
+    with click.progressbar(length=total, label=doing, file=sys.stderr) as bar:
         yield lambda: bar.update(1)
 
 
@@ -504,7 +482,7 @@ def watch(
 
     def show(alert: VisitPayload) -> None:
         arrives = alert.event_type == "start"
-        line = encode(alert).decode() if as_json else format_alert(alert)
+        line = encode(alert) if as_json else format_alert(alert)
         # click drops the colour where no terminal reads
         click.echo(line if as_json else click.style(line, fg="green" if arrives else None))
         if bell and arrives:

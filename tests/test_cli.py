@@ -290,6 +290,11 @@ def test_it_runs_without_standard_error_and_on_a_plain_terminal(tmp_path: Path) 
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "/gr\\xfcn/" in result.stdout
+    (tmp_path / "grün.png").rename(tmp_path / "grün🐦.png")
+    command = [sys.executable, "-m", "edgebird.cli", "detect", "--source", str(tmp_path), "--json"]
+    environment["PYTHONIOENCODING"] = "latin-1:strict"
+    lines = subprocess.run(command, env=environment, capture_output=True, check=False).stdout
+    assert json.loads(lines.decode("utf-8"))["image"] == "grün🐦.png"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ DETECTIONS = Detections(np.array(BOXES, np.float32), np.array([0.912345, 0.5], n
 
 
 def lines_of(*events: Event) -> list[dict[str, object]]:
-    stream = io.StringIO()
+    stream = io.BytesIO()
     sink = JsonLinesSink(stream)
     for event in events:
         sink.emit(event)
@@ -110,16 +110,16 @@ def test_a_picture_has_a_record_of_its_own() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_name_stays_on_one_line(name: str) -> None:
-    stream = io.StringIO()
+    stream = io.BytesIO()
     JsonLinesSink(stream).write(picture_record(name, (64, 48), Detections.none(), 1.0))
     text = stream.getvalue()
-    assert text.count("\n") == 1
+    assert text.count(b"\n") == 1
     assert json.loads(text)["image"] == name
 
 
 def test_what_is_not_utf_8_in_a_name_is_replaced() -> None:
     name = os.fsdecode(b"v\xf6gel \xc3\xa4.jpg")
-    stream = io.StringIO()
+    stream = io.BytesIO()
     sink = JsonLinesSink(stream)
     sink.write(picture_record(name, (64, 48), Detections.none(), 1.0))
     box = (0.0, 0.0, 1.0, 1.0)
@@ -130,7 +130,7 @@ def test_what_is_not_utf_8_in_a_name_is_replaced() -> None:
 
 def test_each_line_is_flushed() -> None:
     reading, writing = os.pipe()
-    with open(reading) as reader, open(writing, "w") as writer:
+    with open(reading) as reader, open(writing, "wb") as writer:
         JsonLinesSink(writer).emit(frame_processed(DETECTIONS))
         assert json.loads(reader.readline())["frame"] == 7
 
@@ -138,5 +138,5 @@ def test_each_line_is_flushed() -> None:
 def test_a_reader_that_left_is_reported() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    with pytest.raises(BrokenPipeError), open(writing, "w") as writer:
+    with pytest.raises(BrokenPipeError), open(writing, "wb") as writer:
         JsonLinesSink(writer).emit(frame_processed(DETECTIONS))

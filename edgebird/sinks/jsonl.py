@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -37,13 +37,13 @@ def picture_record(
 
 class JsonLinesSink:
     """Writes each frame and each change of a visit as one line and flushes it, so that a reader
-    sees it at once.
+    sees it at once. In UTF-8, whatever the terminal's letters are.
 
     The stream belongs to the caller and is not closed. When its reader is gone (``| head``),
     BrokenPipeError leaves ``emit`` and ``write``: there is nobody left to work for.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def emit(self, event: Event) -> None:
@@ -63,7 +63,7 @@ class JsonLinesSink:
         Raises:
             BrokenPipeError: nobody reads the stream any more.
         """
-        self._stream.write(msgspec.json.encode(record).decode() + "\n")
+        self._stream.write(msgspec.json.encode(record) + b"\n")
         self._stream.flush()
 
     def close(self) -> None:
