@@ -192,12 +192,14 @@ class FrameProcessed:
 class VisitChanged:
     """Event: a visit began or came to its end. This is the alert.
 
-    ``best_image`` is the full frame of the best shot so far, uint8 (H, W, 3), RGB.
+    ``best_image`` is the full frame of the best shot so far, uint8 (H, W, 3), RGB; ``best_birds``
+    are all birds seen in it, box and score of each.
     """
 
     kind: Literal["start", "end"]
     visit: Visit
     best_image: Image | None = None
+    best_birds: tuple[tuple[Box, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

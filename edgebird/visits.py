@@ -64,14 +64,15 @@ class Visits:
             return changes
         best = max(seen_now, key=lambda t: t.score)
         quality = shot_quality(frame.image, best.xyxy, best.score)
+        shown = tuple((track.xyxy, track.score) for track in seen_now)
         birds = birds_at_once(tracks)
         if self._visit is None:
             # A bird of the visit before, which its track outlasted, is here anew from now on.
             arrivals = [t.first_seen_s for t in seen_now if t.first_seen_s > self._last_seen_s]
             self._first_seen_s = min(arrivals, default=now_s)
             self._visit = self._begin(frame, best, birds)
-            changes.append(VisitChanged("start", self._visit, frame.image))
-            self._best_image, self._best_quality = frame.image, quality
+            changes.append(VisitChanged("start", self._visit, frame.image, shown))
+            self._best_image, self._best_birds, self._best_quality = frame.image, shown, quality
         self._last_seen_s = now_s
         self._visit = replace(
             self._visit,
@@ -82,7 +83,7 @@ class Visits:
             self._visit = replace(
                 self._visit, best_score=best.score, best_xyxy=best.xyxy, frame_size=frame.size
             )
-            self._best_image, self._best_quality = frame.image, quality
+            self._best_image, self._best_birds, self._best_quality = frame.image, shown, quality
         return changes
 
     def pass_time(self, now_s: float, *, least_gap_s: float = 0.0) -> list[VisitChanged]:
@@ -103,7 +104,7 @@ class Visits:
             return []
         visit, self._visit = self._visit, None
         ended = replace(visit, ended_utc_s=visit.started_utc_s + visit.duration_s)
-        return [VisitChanged("end", ended, self._best_image)]
+        return [VisitChanged("end", ended, self._best_image, self._best_birds)]
 
     def _begin(self, frame: Frame, best: Track, birds: int) -> Visit:
         duration_s = frame.monotonic_s - self._first_seen_s

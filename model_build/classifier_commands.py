@@ -44,19 +44,19 @@ def classifier() -> None:
 
     \b
     In this order, once the packs are gathered (python -m model_build --help):
-      1. python -m model_build classifier train      (an hour and a half on 2 cores;
+      1. python -m model_build classifier train     (1 h 30 min on 2 cores;
          model_build/README.md has the five stages of the shipped one)
-      2. python -m model_build classifier quantize   calibrated, int8        (2 min)
-      3. python -m model_build classifier evaluate   on 15,000 pictures      (15 min)
-      4. python -m model_build classifier export     ship it in edgebird/models
+      2. python -m model_build classifier quantize  calibrated, int8    (2 min)
+      3. python -m model_build classifier evaluate  on 15,000 pictures  (15 min)
+      4. python -m model_build classifier export    ship it in edgebird/models
     \b
     Then, with the detector that is shipped beside it:
-      python -m model_build classifier compare       sliding window against convolution
-      python -m model_build classifier second-look   what detect --verify does
+      python -m model_build classifier compare      window against convolution
+      python -m model_build classifier second-look  what detect --verify does
     """
 
 
-@classifier.command()
+@classifier.command(short_help="Train the network, or go on training it.")
 @DATA
 @RUNS
 @RECIPE
@@ -115,7 +115,7 @@ def train(
     click.echo(f"trained: {folder / WEIGHTS}; next: python -m model_build classifier quantize")
 
 
-@classifier.command()
+@classifier.command(short_help="Calibrate, make the int8 model and its card.")
 @DATA
 @RUNS
 @RECIPE
@@ -197,7 +197,7 @@ def quantize(
     )
 
 
-@classifier.command()
+@classifier.command(short_help="Measure the float and the int8 models.")
 @DATA
 @RUNS
 def evaluate(data: Path, runs: Path) -> None:
@@ -233,7 +233,7 @@ def evaluate(data: Path, runs: Path) -> None:
     click.echo("next: python -m model_build classifier export")
 
 
-@classifier.command()
+@classifier.command(short_help="Copy model and card to the runtime.")
 @RUNS
 @click.option(
     "--to",
@@ -256,7 +256,7 @@ def export(runs: Path, to: Path) -> None:
     click.echo(f"shipped: {to / MODEL}")
 
 
-@classifier.command()
+@classifier.command(short_help="Find birds in three ways and compare them.")
 @DATA
 @RUNS
 @click.option(
@@ -287,7 +287,7 @@ def compare(data: Path, runs: Path, pictures: int) -> None:
     click.echo(cost_table(rows))
 
 
-@classifier.command("second-look")
+@classifier.command("second-look", short_help="Measure what 'detect --verify' does.")
 @DATA
 @click.option("--every", default=1, show_default=True, help="Only every n-th picture of a set.")
 @click.option("--stills", is_flag=True, help="As pictures on their own are looked at, not frames.")

@@ -98,11 +98,11 @@ def write_page(looked: Sequence[Looked], threshold: float, folder: Path) -> Path
         ),
         "false-alarms.png": _flagged(looked, threshold),
     }
-    images = []
+    images: list[tuple[str, str, str]] = []
     for name, figure in charts.items():
         if figure is not None:
             figure.savefig(folder / name, dpi=110)
-            images.append((name, name.removesuffix(".png").replace("-", " ")))
+            images.append((name, name.removesuffix(".png").replace("-", " "), ""))
     for one in looked:
         for name, title, mistakes in (
             ("misses", "birds missed, largest first", misses(one.found, one.truths, threshold)),
@@ -116,13 +116,19 @@ def write_page(looked: Sequence[Looked], threshold: float, folder: Path) -> Path
                 file = f"{name}-{one.dataset.name}-{one.kind}.jpg"
                 sheet = contact_sheet(mistakes, one, threshold)
                 cv2.imwrite(str(folder / file), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-                shown = min(len(mistakes), _MOST_CELLS)
-                images.append(
-                    (file, f"{one.dataset.name}, {one.kind}: {title}; {shown} of {len(mistakes)}")
-                )
+                shown = mistakes[:_MOST_CELLS]
+                title = f"{one.dataset.name}, {one.kind}: {title}; {len(shown)} of {len(mistakes)}"
+                images.append((file, title, _files(shown, one.dataset)))
     page = folder / PAGE
-    page.write_text(_html(looked, threshold, images), encoding="utf-8")
+    # a file's name may have bytes that are no text
+    page.write_text(_html(looked, threshold, images), encoding="utf-8", errors="backslashreplace")
     return page
+
+
+def _files(mistakes: Sequence[Mistake], dataset: ValidationSet) -> str:
+    """Which files a contact sheet's numbers stand for, where the pictures are files."""
+    numbers = sorted({mistake.picture for mistake in mistakes}) if dataset.files else []
+    return ", ".join(f"#{number} = {dataset.files[number]}" for number in numbers)
 
 
 # --- mistakes
@@ -252,7 +258,8 @@ def _recall_bars(
             axis.set_yticks(np.arange(len(names)), names, fontsize=8)
         axis.set(title=name, xlabel=f"recall at {threshold}", xlim=(0, 1.12), ylabel=label)
         axis.invert_yaxis()
-        axis.legend(loc="lower right")
+    # beside the bars and not over their figures
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
@@ -294,7 +301,9 @@ tr:nth-child(even) { background: #eee; } td:first-child { text-align: left; }
 img { max-width: 100%; } h2 { margin-top: 2em; font-size: 1.1em; }"""
 
 
-def _html(looked: Sequence[Looked], threshold: float, images: Sequence[tuple[str, str]]) -> str:
+def _html(
+    looked: Sequence[Looked], threshold: float, images: Sequence[tuple[str, str, str]]
+) -> str:
     head = ["set", "model", "AP50", "precision", "recall", "empty pictures flagged"]
     rows = []
     for one in looked:
@@ -307,7 +316,8 @@ def _html(looked: Sequence[Looked], threshold: float, images: Sequence[tuple[str
     )
     figures = "\n".join(
         f'<h2>{html.escape(title)}</h2>\n<img src="{html.escape(file)}" alt="">'
-        for file, title in images
+        + f"<p>{html.escape(note)}</p>" * bool(note)
+        for file, title, note in images
     )
     return f"""<!doctype html>
 <meta charset="utf-8">

@@ -53,11 +53,15 @@ SMALL_PICTURES, EMPTY_PICTURES = 30 * len(KINDS), 400
 class ValidationSet:
     """Pictures with what is in them.
 
-    Pictures are made when asked for: a set is larger than a small machine's memory.
+    Args:
+        name: of the set.
+        items: make a picture when asked for: a set is larger than a small machine's memory.
+        files: the folder and name of each picture; none where they are composed.
     """
 
     name: str
     items: Sequence[Callable[[], tuple[Image, Truth]]]
+    files: Sequence[str] = ()
 
 
 def validation_sets(
@@ -78,9 +82,9 @@ def validation_sets(
     small = [partial(small_birds_picture, i, material, canvas) for i in range(SMALL_PICTURES)]
     empty = [partial(empty_picture, i, material, canvas) for i in range(EMPTY_PICTURES)]
     return [
-        ValidationSet("val", [partial(as_it_is, e) for e in packs.boxed_validation]),
+        _as_they_are("val", packs.boxed_validation),
         ValidationSet("val-small", small),
-        ValidationSet("nestbox", [partial(as_it_is, e) for e in packs.nestbox]),
+        _as_they_are("nestbox", packs.nestbox),
         ValidationSet("empty-hard", empty),
     ]
 
@@ -100,7 +104,11 @@ def validation_material(
 
 def own_set(examples: Sequence[Example]) -> ValidationSet:
     """``own``: someone's own pictures, as they are."""
-    return ValidationSet("own", [partial(as_it_is, e) for e in examples])
+    return _as_they_are("own", examples)
+
+
+def _as_they_are(name: str, examples: Sequence[Example]) -> ValidationSet:
+    return ValidationSet(name, [partial(as_it_is, e) for e in examples], [e.name for e in examples])
 
 
 def as_it_is(example: Example) -> tuple[Image, Truth]:

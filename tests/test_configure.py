@@ -289,6 +289,15 @@ def test_what_is_shown_is_a_file_that_says_the_same(tmp_path: Path) -> None:
     assert load_config(written(tmp_path, "\n".join(lines))) == config
 
 
+def test_what_is_not_set_says_what_holds() -> None:
+    shown = invoked("config", "show", "--camera", "0").output
+    assert re.search(r"^# threshold: the model's own +# default$", shown, re.MULTILINE)
+    assert re.search(r"^# verify: true, with conv +# default$", shown, re.MULTILINE)
+    assert re.search(r"^# exposure_us: not set +# default$", shown, re.MULTILINE)
+    shown = invoked("config", "show", "--threshold", "0.4").output
+    assert re.search(r"^threshold = 0.4 +# --threshold$", shown, re.MULTILINE)
+
+
 def test_show_takes_the_flags_of_detect(tmp_path: Path) -> None:
     path = written(tmp_path, "[camera]\nsource = 'rtsp://anna:s3cret@host/x'\n")
     shown = invoked("config", "show", "--config", path, "--save", "there", "--no-verify").output
@@ -408,9 +417,10 @@ def test_a_live_camera_is_not_opened_and_a_good_file_has_no_problem(tmp_path: Pa
         ("picamera2:", "give a number after the colon"),
         ("rtsp://", "names no host"),
         ("rtsp://anna:geheim@:554/x", "names no host"),
+        ("rtsp://anna:geheim#1@camera.local/x", "# % and spaces in a user or password as"),
         ("picamera2", None),
         ("picamera2:1", None),
-        ("rtsp://anna:w@rd#1@camera.local/x", None),
+        ("rtsp://anna:w@rd%231@camera.local/x", None),
         ("http://[2001:db8::5]:80/x", None),
     ],
 )

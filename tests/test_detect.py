@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import numpy as np
 import pytest
 from test_cli import assert_one_clear_line, edgebird
 
+from edgebird.cli import _progress_bar
 from edgebird.config import CameraSection, Config, DetectorSection, MqttSection
 from edgebird.controls import Controls
-from edgebird.detect import _mqtt_sink, _senses, camera_name
+from edgebird.detect import _mqtt_sink, _senses, camera_name, detect_in_pictures
 from edgebird.detector import open_detector
+from edgebird.disk import DiskUse
 from edgebird.motion import small_luma
 from edgebird.mqtt.address import BrokerAddress
 from edgebird.structures import Frame
@@ -50,7 +54,7 @@ def test_home_assistant_is_told_of_what_goes_on(
     model, _ = open_detector(DetectorSection(verify=False))
     config = Config(camera=CameraSection(source=source), mqtt=MqttSection(state=str(tmp_path)))
     nobody = BrokerAddress("127.0.0.1", 1)
-    with closing(_mqtt_sink(config, nobody, "told", model, Controls(0.5))) as sink:
+    with closing(_mqtt_sink(config, nobody, "told", model, Controls(0.5), DiskUse())) as sink:
         assert sink._discovery_wanted is told
 
 
@@ -79,3 +83,22 @@ def test_annotated_copies_never_replace_the_pictures(tmp_path: Path) -> None:
         assert_one_clear_line(result, 2, "give another folder")
         assert result.stdout == ""
     assert picture.read_bytes() == before
+
+
+def test_the_two_ways_through_a_folder_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    cv2.imwrite(str(tmp_path / "picture.png"), np.zeros((48, 64, 3), np.uint8))
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    config = Config(
+        camera=CameraSection(source=str(tmp_path)), detector=DetectorSection(verify=False)
+    )
+    detect_in_pictures(config, lambda result: None, _progress_bar)
+    shown = terminal.getvalue()
+    assert 0 <= shown.index("comparing") < shown.index("looking")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -24,9 +26,17 @@ from edgebird.model import (
 )
 from edgebird.structures import Detections
 from model_build.card_page import card_page
+from model_build.datasets import Example
 from model_build.metrics import SIZES, Truth, judge
-from model_build.report import Looked, contact_sheet, false_alarms, misses, write_page
-from model_build.validation import ValidationSet
+from model_build.report import (
+    Looked,
+    _recall_bars,
+    contact_sheet,
+    false_alarms,
+    misses,
+    write_page,
+)
+from model_build.validation import ValidationSet, own_set
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -47,8 +57,11 @@ FOUND = [
 ]
 
 
-def looked(name: str, kind: str, found: list[Detections], truths: list[Truth]) -> Looked:
-    dataset = ValidationSet(name, [lambda t=t: (drawn_bird(1, SIZE)[0], t) for t in truths])
+def looked(
+    name: str, kind: str, found: list[Detections], truths: list[Truth], files: Sequence[str] = ()
+) -> Looked:
+    items = [lambda t=t: (drawn_bird(1, SIZE)[0], t) for t in truths]
+    dataset = ValidationSet(name, items, files)
     return Looked(dataset, kind, found, truths, judge(found, truths))
 
 
@@ -88,6 +101,32 @@ def test_the_page_shows_every_picture_that_was_written(tmp_path: Path) -> None:
     # AP50, precision and recall of the first row
     assert "<td>val</td><td>float</td><td>0.500</td><td>0.333</td><td>0.333</td>" in text
     assert "<td>1 of 1</td>" in text
+
+
+def test_the_page_says_which_files_the_numbers_are(tmp_path: Path) -> None:
+    # the second name is not UTF-8
+    files = ["garden/monday/1.jpg", "garden/b\udcff.jpg", "garden/<3>.jpg"]
+    assert own_set([Example(file, b"", NONE) for file in files]).files == files
+    found = [FOUND[0], Detections.none(), FOUND[2]]
+    own, composed = looked("own", "int8", found, TRUTHS, files), looked("c", "int8", found, TRUTHS)
+    text = write_page([own, composed], 0.5, tmp_path).read_text(encoding="utf-8")
+    assert text.count("#0 = garden/monday/1.jpg, #1 = garden/b\\udcff.jpg") == 1
+    assert text.count("#0 = garden/monday/1.jpg, #2 = garden/&lt;3&gt;.jpg") == 1
+    assert text.count("#0 = ") == 2
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_no_legend_covers_a_bars_figure(count: int) -> None:
+    kinds = ("float", "int8", "frames", "stills")
+    everything = [looked(f"s{i}", kind, FOUND, TRUTHS) for i in range(count) for kind in kinds]
+    figure = _recall_bars(everything, 0.5, "recall_by_size", "size")
+    assert figure is not None
+    figure.savefig(io.BytesIO())
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(kinds)
+    for axis in figure.axes:
+        assert axis.get_legend() is None
+        assert not legend.get_window_extent().overlaps(axis.get_window_extent())
 
 
 def test_a_perfect_model_has_a_page_without_mistakes(tmp_path: Path) -> None:

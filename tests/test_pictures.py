@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 def test_each_picture_has_a_copy_of_its_own(folder: Path, tmp_path: Path) -> None:
     shades = {"bird-2.jpg": 40, "bird.jpg": 80, "bird.png": 120, "bird-2.bmp": 160, "Bird.tif": 200}
     for name, shade in shades.items():
-        write(folder / name, shade)
+        write(folder / name, shade, (64, 48))
     save = tmp_path / "copies"
     save.mkdir()
     assert len(scan(folder, save)) == 5

@@ -204,8 +204,8 @@ def test_alerts_read_well() -> None:
     end = datetime.fromisoformat("2025-03-14T09:30:47.620Z").astimezone()
     assert format_alert(START) == f"{start:%H:%M:%S}  garden/camera0  bird arrived (score 0.91)"
     assert format_alert(END) == (
-        f"{end:%H:%M:%S}  garden/camera0  visit over after 42 s, up to 2 birds, best score 0.95, "
-        "picture snapshots/visit0.jpg"
+        f"{end:%H:%M:%S}  garden/camera0  visit over after 42 s, up to 2 birds, "
+        "best shot's score 0.95, picture snapshots/visit0.jpg"
     )
     assert re.match(r"\d\d:30:05 ", format_alert(START))
 

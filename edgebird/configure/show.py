@@ -13,6 +13,16 @@ from typing import Any
 from edgebird.config import Config, read_config, settings_of
 
 HIDDEN = "***"
+# what holds where these are not set
+_HOLDS = {
+    "camera.name": "from the source",
+    "detector.model": "the one that edgebird ships",
+    "detector.threshold": "the model's own",
+    "detector.threads": "all cores, up to four",
+    "detector.verify": "true, with conv",
+    "mqtt.device": "made from this machine's id",
+    "mqtt.state": "$STATE_DIRECTORY, else ~/.local/state/edgebird",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +78,13 @@ def effective_settings(
 
 def without_secrets(name: str, value: Any) -> Any:
     """A setting's value as it may be shown."""
-    if name == "camera.source" and "://" in str(value):
+    if name == "camera.source" and ":/" in str(value):
         from edgebird.camera.opencv import redact_url  # only then, for it loads OpenCV
 
         return redact_url(value)
     if name == "mqtt.url" and value is not None:
-        return re.sub(r"\A((?>(?:\w+://)?)[^:@]*):.*@", rf"\1:{HIDDEN}@", value, flags=re.DOTALL)
+        user = r"\A((?>(?:(?:mqtt|ws)s?://)?)[^:@]*):.*@"
+        return re.sub(user, rf"\1:{HIDDEN}@", value, flags=re.DOTALL | re.IGNORECASE)
     return value
 
 
@@ -87,7 +98,7 @@ def setting_lines(settings: list[Setting]) -> list[str]:
             lines += [""] * bool(lines) + [f"[{section}]"]
             last = section
         if setting.value is None:
-            line = f"# {key}: not set"
+            line = f"# {key}: {_HOLDS.get(setting.name, 'not set')}"
         elif setting.value == HIDDEN:
             line = f"# {key}: {HIDDEN}"
         else:

@@ -60,5 +60,5 @@ def visit_line(
     if kind == "start":
         return line + f"bird arrived (score {score:.2f})"
     birds = "1 bird" if peak_count == 1 else f"{peak_count} birds"
-    line += f"visit over after {duration_s:.0f} s, up to {birds}, best score {score:.2f}"
+    line += f"visit over after {duration_s:.0f} s, up to {birds}, best shot's score {score:.2f}"
     return line if snapshot is None else f"{line}, picture {snapshot}"
