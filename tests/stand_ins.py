@@ -93,6 +93,15 @@ def scripted_camera(
     return LiveCamera("stand_ins:scripted_capture", arguments, source="cam", patience=patience)
 
 
+class StandInLibcamera:
+    """As much of libcamera as is used."""
+
+    class ColorSpace:
+        Sycc = staticmethod(lambda: "from 0 to 255")
+
+    Transform = staticmethod(lambda hflip, vflip: (hflip, vflip))
+
+
 class StandInPicamera2:
     """As much of Picamera2 as is used, as its manual describes it: formats named by their bytes
     from high to low, rows of YUV420 padded to 64 pixels, requests that have to be released.
@@ -109,7 +118,8 @@ class StandInPicamera2:
         self.held = 0
 
     def create_video_configuration(self, main: dict[str, Any], **more: Any) -> dict[str, Any]:
-        assert more.keys() <= {"lores", "raw", "buffer_count", "queue", "transform", "controls"}
+        known = {"lores", "raw", "buffer_count", "queue", "transform", "colour_space", "controls"}
+        assert more.keys() <= known
         return {"main": main, **more}
 
     def configure(self, configuration: dict[str, Any]) -> None:
@@ -182,4 +192,4 @@ def picamera_stand_in(
     number: int, settings: dict[str, Any], stall: bool = False
 ) -> PicameraCapture:
     make = StallingPicamera2 if stall else StandInPicamera2
-    return PicameraCapture(make, lambda h, v: (h, v), number, CameraSettings(**settings))
+    return PicameraCapture(make, StandInLibcamera, number, CameraSettings(**settings))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import eventually
-from stand_ins import SIZE, StandInPicamera2, red_picture, scripted_camera
+from stand_ins import SIZE, StandInLibcamera, StandInPicamera2, red_picture, scripted_camera
 
 from edgebird import logs
 from edgebird.camera import open_camera
@@ -285,6 +285,27 @@ def test_a_camera_that_opens_but_gives_nothing_is_an_error(tmp_path: Path) -> No
         scripted_camera({"play": 0, "then": "end"}, state=tmp_path / "n")
 
 
+def test_a_stream_that_opens_but_gives_nothing_may_be_in_a_format_that_is_not_known(
+    tmp_path: Path,
+) -> None:
+    script = {"script": [{"play": 0, "then": "end"}], "state": str(tmp_path / "n")}
+    with pytest.raises(CameraError) as caught:
+        LiveCamera("stand_ins:scripted_capture", script, source="rtsp://cam/x")
+    told = "camera rtsp://cam/x opens but gives no picture: set the camera to H.264, H.265 or MJPEG"
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("told", ["camera cam cannot be opened", "camera cam: cannot be opened"])
+def test_a_lost_camera_is_named_once(
+    told: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    script = {"script": [{"refuse": told}], "state": str(tmp_path / "n")}
+    camera = LiveCamera("stand_ins:scripted_capture", script, source="cam", required=False)
+    next(event for event in camera.frames() if isinstance(event, Silence) and event.lost)
+    camera.close()
+    assert caplog.messages == ["camera cam is lost: cannot be opened; trying again"]
+
+
 def test_pictures_that_are_too_large_are_told_once_with_what_to_do(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -385,6 +406,25 @@ def test_pictures_above_the_wanted_rate_are_not_decoded() -> None:
     assert fast.grabbed == pytest.approx(1 + 4 * 9, abs=4)
 
 
+class StoppedStream(FastCapture):
+    """A stream that stops: FFmpeg waits in vain, and then gives pictures that it still held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+
+    def grab(self) -> bool:
+        self.now_s += 8.02 if self.grabbed == 3 else 0.1
+        return super().grab()
+
+
+def test_an_old_picture_of_a_stream_that_has_stopped_is_not_taken_for_a_new_one() -> None:
+    stopped: Any = StoppedStream()
+    capture = OpenCVCapture(stopped, CameraSettings(), clock=lambda: stopped.now_s)
+    assert [capture.read() is not None for _ in range(6)] == [True] * 3 + [False] * 3
+    assert stopped.retrieved == 3
+
+
 # the ribbon camera
 
 
@@ -396,7 +436,7 @@ def configured(make: Callable[[int], Any] = StandInPicamera2, **settings: Any) -
         return made[-1]
 
     wanted = CameraSettings(**{"size": SIZE, **settings})
-    PicameraCapture(remember, lambda h, v: (h, v), 0, wanted).release()
+    PicameraCapture(remember, StandInLibcamera, 0, wanted).release()
     assert not made[0].started
     configuration: dict[str, Any] = made[0].configuration
     return configuration
@@ -415,7 +455,7 @@ def test_a_ribbon_camera_gives_full_detail_and_a_small_luma_of_the_same_moment()
 
 
 def test_the_padding_of_luma_rows_is_cut_off() -> None:
-    capture = PicameraCapture(StandInPicamera2, lambda h, v: (h, v), 0, CameraSettings(size=SIZE))
+    capture = PicameraCapture(StandInPicamera2, StandInLibcamera, 0, CameraSettings(size=SIZE))
     for _ in range(5):
         picture = capture.read()
         assert picture is not None
@@ -428,6 +468,7 @@ def test_a_ribbon_camera_is_asked_for_what_it_can_do() -> None:
     configuration = configured(fps=12, exposure_us=5000, gain=2.0)
     assert configuration["main"] == {"size": SIZE, "format": "RGB888"}
     assert configuration["buffer_count"] == 3
+    assert configuration["colour_space"] == "from 0 to 255"
     # it has no control for gain
     assert configuration["controls"] == {"FrameRate": 12, "AfMode": 2, "ExposureTime": 5000}
     fixed = configured(autofocus="fixed", focus_dioptres=2.5)["controls"]
@@ -482,7 +523,7 @@ def test_a_ribbon_camera_turns_as_any_other(rotate: Any, flip: tuple[bool, bool]
     settings = CameraSettings(
         size=SIZE, rotate=rotate, flip_horizontal=flip[0], flip_vertical=flip[1]
     )
-    picture = PicameraCapture(Turning, lambda h, v: (h, v), 0, settings).read()
+    picture = PicameraCapture(Turning, StandInLibcamera, 0, settings).read()
     assert picture is not None
     np.testing.assert_array_equal(picture.pixels, turned(scene, settings))
 

@@ -57,7 +57,7 @@ def open_picamera(
 def picamera_capture(number: int, settings: dict[str, Any]) -> PicameraCapture:
     """Open a ribbon camera (in the process that reads it); see `open_picamera`."""
     wanted = CameraSettings(**settings)
-    return PicameraCapture(_import("picamera2").Picamera2, _transform, number, wanted)
+    return PicameraCapture(_import("picamera2").Picamera2, _import("libcamera"), number, wanted)
 
 
 class PicameraCapture:
@@ -65,8 +65,7 @@ class PicameraCapture:
 
     Args:
         make: ``picamera2.Picamera2``, or what stands in for it.
-        make_transform: from two flags, mirrored horizontally and vertically, to what
-            ``transform`` of a configuration takes.
+        libcamera: the module, or what stands in for it.
         number: of the camera.
         settings: what is asked of it.
 
@@ -77,7 +76,7 @@ class PicameraCapture:
     def __init__(
         self,
         make: Callable[[int], Any],
-        make_transform: Callable[[bool, bool], Any],
+        libcamera: Any,
         number: int,
         settings: CameraSettings,
     ) -> None:
@@ -107,7 +106,10 @@ class PicameraCapture:
                 # 4.2.1.4: with a queue, a picture may be older than the wish for it
                 queue=False,
                 # 4.2.1.1 transforms
-                transform=make_transform(*mirrored),
+                transform=libcamera.Transform(hflip=mirrored[0], vflip=mirrored[1]),
+                # 4.2.1.2 colour spaces: the luma from 0 to 255. The default depends on the
+                # library's version and the size, and in some of them black is 16.
+                colour_space=libcamera.ColorSpace.Sycc(),
                 controls=_controls(settings, camera.camera_controls),
             )
             camera.configure(configuration)  # 4.1
@@ -198,10 +200,6 @@ def _age_s(metadata: dict[str, Any]) -> float:
     if taken_ns is None:
         return 0.0
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - float(taken_ns) / 1e9)
-
-
-def _transform(horizontal: bool, vertical: bool) -> Any:
-    return _import("libcamera").Transform(hflip=horizontal, vflip=vertical)
 
 
 def list_picameras() -> list[dict[str, Any]]:
