@@ -36,7 +36,8 @@ CREDENTIAL = "mqtt-password"
 STABLE_NAME = re.compile(r"usb-[^/]+-video-index\d+")
 # Sources that are no path: see `open_camera`.
 _NO_PATH = re.compile(
-    rf"|\d+|picamera2(:.*)?|demo:.*|[\w+.-]+://.*|{STABLE_NAME.pattern}", re.DOTALL
+    rf"|\d+|picamera2(:.*)?|demo:.*|[\w+.-]+://.*|(rtsp|http)s?:/.*|{STABLE_NAME.pattern}",
+    re.DOTALL,
 )
 
 EXAMPLE = Path(__file__).parent / "example.toml"
@@ -99,7 +100,7 @@ class ScheduleSection(_Section, frozen=True):
     """How thoroughly a live camera's frames are looked at; see `ScheduleSettings`."""
 
     budget_ms_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 500.0
-    patrol_s: Annotated[float, Meta(gt=0, le=1e6)] = 10.0
+    patrol_s: Annotated[float, Meta(ge=0.1, le=1e6)] = 10.0
 
 
 class TrackerSection(_Section, frozen=True):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 # In WAL mode SQLite maps a file into memory, whose blocks it has the disk set aside first: one for
 # each 4 kB. Where blocks are smaller (ext4 on less than 512 MB), some are then still missing on a
 # full disk, which does not fail but ends the process (SIGBUS).
 _MAPPED_BLOCK_BYTES = 4096
+# In hexadecimal digits, since a damaged name need not be text.
+_NAMES = "SELECT hex(t.name), hex(c.name) FROM sqlite_master AS t, pragma_table_info(t.name) AS c"
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ def open_database(
     """
     # The thread that opens it hands it to the one that uses it.
     db = sqlite3.connect(path or ":memory:", timeout=1.0, check_same_thread=False)
+    db.text_factory = as_text
     try:
         db.execute(f"PRAGMA page_size = {page_size}")
         db.execute(f"PRAGMA journal_mode = {_journal_mode(path)}")
@@ -50,10 +54,22 @@ def open_database(
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
+        with closing(sqlite3.connect(":memory:")) as new:
+            new.executescript(tables)
+            if not set(new.execute(_NAMES)) <= set(db.execute(_NAMES)):
+                raise sqlite3.DatabaseError("a table or a column has another name")
     except sqlite3.Error:
         db.close()
         raise
+    except UnicodeDecodeError as error:  # SQLite's complaint quotes what is no text any more
+        db.close()
+        raise sqlite3.DatabaseError("its schema is damaged") from error
     return db
+
+
+def as_text(data: bytes) -> str:
+    """What a column holds: one damaged letter must not make all of its table unreadable."""
+    return data.decode(errors="replace")
 
 
 def _journal_mode(path: Path | None) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from edgebird.errors import ModelError, OutputError
 from edgebird.whole_files import write_files
@@ -21,7 +22,7 @@ class InputScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A pixel of 0..255 enters the network as (pixel - mean) / scale."""
 
     mean: float
-    scale: float
+    scale: Annotated[float, Meta(gt=0)]
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,9 +124,9 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     input_size_px: tuple[int, int]
     input_scaling: InputScaling
     outputs: list[str]
-    stride_px: int
+    stride_px: Annotated[int, Meta(ge=1)]
     labels: list[str]
-    threshold: float
+    threshold: Annotated[float, Meta(ge=0, le=1)]
     threshold_chosen_at: OperatingPoint | None
     metrics: dict[str, dict[str, DatasetMetrics]]
     training_data: list[TrainingData]
@@ -151,7 +152,6 @@ def load_model(path: Path, task: Literal["detector", "classifier"]) -> Model:
         ModelError: one of the two is missing or unreadable, the checksum differs, or the model is
             for another task.
     """
-    card_path = path.with_suffix(".json")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -159,13 +159,14 @@ def load_model(path: Path, task: Literal["detector", "classifier"]) -> Model:
             f"cannot read the model {path} ({error.strerror}); "
             "give another with --model, or reinstall edgebird for the one it ships"
         ) from error
+    card_path = path.with_suffix(".json")
     try:
         card = msgspec.json.decode(card_path.read_bytes(), type=ModelCard)
     except OSError as error:
         raise ModelError(
             f"the model {path.name} needs its card {card_path} beside it ({error.strerror})"
         ) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"the model card {card_path} is not valid: {error}") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != card.sha256:

@@ -117,23 +117,28 @@ def read_labels(folder: Path) -> Labels:
     )
 
 
-def bird_names(names: Sequence[str], wanted: Sequence[str]) -> set[str]:
+def bird_names(
+    names: Sequence[str], wanted: Sequence[str], usual: Sequence[str] | None = None
+) -> set[str]:
     """Which of the names in a folder's labels mean a bird.
 
     Args:
         names: all that occur.
         wanted: those that the user named.
+        usual: for pictures to measure on alone, which need not show every kind: those of the
+            pictures that were learnt from, which hold unless the user named others.
 
     Raises:
-        ValueError: a wanted one does not occur, or none was named and it is not clear.
+        ValueError: a wanted one does not occur (without ``usual``), or it is not clear.
     """
     present = {name.lower() for name in names}
     listed = ", ".join(sorted(set(names))) or "none"
-    birds = {name.lower() for name in wanted} or present & {"bird", "birds"}
+    known = {"bird", "birds", *(name.lower() for name in usual or ())}
+    birds = {name.lower() for name in wanted} or present & known
     for name in wanted:
-        if name.lower() not in present:
+        if usual is None and name.lower() not in present:
             raise ValueError(f"no box is labelled {name!r}; the labels are: {listed}")
-    if not birds and len(present) <= 1:
+    if not birds and not usual and len(present) <= 1:
         birds = present
     if present and not birds:
         raise ValueError(f"which labels are birds? Name each with --bird; the labels are: {listed}")
@@ -288,21 +293,25 @@ def _read_coco(search: _Search) -> dict[Path, Label] | None:
         data = _bytes(path)
         if b'"annotations"' not in data:
             continue  # whatever else it is
+        text = _decoded(data, path)
         try:
-            content = json.loads(_decoded(data, path))
+            content = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
-        if (
-            isinstance(content, dict)
-            and {"images", "annotations"} <= content.keys()
-            and _is_of_boxes(content["annotations"])
-        ):
+        except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
+            raise ValueError(f"{path} is damaged: {error}") from error
+        if not (isinstance(content, dict) and {"images", "annotations"} <= content.keys()):
+            continue
+        for name in ("images", "annotations", "categories"):
+            if not isinstance(content.get(name, []), list):
+                raise ValueError(f"{path}: {name}: expected a list")
+        if _is_of_boxes(content["annotations"]):
             labels = {} if labels is None else labels
             _add_coco_labels(labels, search, path, content)
     return labels
 
 
-def _is_of_boxes(annotations: Any) -> bool:
+def _is_of_boxes(annotations: list[Any]) -> bool:
     """Whether they are to say where things are. In a file of captions alone no picture has a box,
     and none is empty for that.
     """
@@ -352,7 +361,7 @@ def _add_coco_labels(
             box = _field(annotation, "bbox", where)
             try:
                 left, top, width, height = map(float, box)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise ValueError(f"bbox: expected [x, y, width, height], got {box}") from None
             labels[picture].add(categories[category], left, top, left + width, top + height)
         except ValueError as error:
@@ -378,7 +387,7 @@ def _coco_size(image: dict[str, Any], where: str) -> tuple[float, float] | None:
         return None
     try:
         return float(width), float(height)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{where}: width and height: expected numbers, got {width!r} and {height!r}"
         ) from None
@@ -450,6 +459,16 @@ def _number(element: ElementTree.Element, name: str) -> float:
 
 # --- YOLO
 
+# PyYAML raises its own error for what is no YAML only: not where `!!bool q` is none.
+_YAML_ERRORS = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+)
 _NAMES_LINE = re.compile(rb"^(?:\xef\xbb\xbf)?[\"']?names[\"']?[ \t]*:", re.MULTILINE)
 
 
@@ -540,7 +559,7 @@ def _yolo_names(search: _Search) -> dict[Path, dict[int, str]]:
             if isinstance(names, dict):
                 numbered = {int(number): str(name) for number, name in names.items()}
                 by_folder.setdefault(path.parent, numbered)
-        except (yaml.YAMLError, TypeError, ValueError) as error:
+        except _YAML_ERRORS as error:
             reason = " ".join(str(error).split())
             if _NAMES_LINE.search(data):
                 raise ValueError(f"{path} is damaged: {reason}") from error

@@ -87,6 +87,7 @@ def test_what_the_example_shows_is_the_default_where_there_is_one(tmp_path: Path
         ("[detector]\nthreshold = 0", "[detector] threshold: must be above 0"),
         ("[detector]\nthreads = 257", "[detector] threads: must be at most 256"),
         ("[visits]\nquiet_s = -1", "[visits] quiet_s: must be at least 0"),
+        ("[schedule]\npatrol_s = 1e-310", "[schedule] patrol_s: must be at least 0.1"),
         # as the library says it, for what is rare
         ("[camera]\nsize = [640]", "[camera] size: Expected `array`"),
         ("[camera\n", "edgebird.toml"),
@@ -180,7 +181,8 @@ def test_what_no_camera_is_called_is_a_file(source: str) -> None:
     "source",
     [
         *("0", "/dev/video0", "usb-046d_USB2.0_Cam-video-index0", "picamera2", "picamera2:1"),
-        *("demo:", "demo:?seed=3", "rtsp://me:word@host/x", "ftp://host", "/srv/birds.mp4", ""),
+        *("demo:", "demo:?seed=3", "rtsp://me:word@host/x", "rtsp:/me:word@host"),
+        *("ftp://host", "/srv/birds.mp4", ""),
     ],
 )
 def test_a_source_that_is_no_file_of_the_services_folder_stays(source: str) -> None:

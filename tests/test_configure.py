@@ -271,9 +271,12 @@ def test_each_setting_says_where_it_comes_from(tmp_path: Path) -> None:
         ("mqtt.url", "mqtt://an/na:word@host", "mqtt://an/na:***@host"),
         ("mqtt.url", "mqtt://anna:w://ord@host", "mqtt://anna:***@host"),
         ("mqtt.url", "mqtt://:word@host", "mqtt://:***@host"),
+        ("mqtt.url", "anna://word@host", "anna:***@host"),
         ("mqtt.url", "mqtt://anna@host:1", "mqtt://anna@host:1"),
         ("mqtt.url", "mqtts://[::1]:8883", "mqtts://[::1]:8883"),
         ("camera.source", "rtsp://anna:word@host/x?key=word", "rtsp://***@host/x?***"),
+        ("camera.source", "rtsp:/anna:word@host/x", "rtsp:/***@host/x"),
+        ("camera.source", "rtsp://anna:wo\nrd@host/x", "rtsp://***@host/x"),
         ("camera.source", "demo:?seed=3", "demo:?seed=3"),
     ],
 )

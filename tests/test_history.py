@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -237,8 +238,14 @@ def test_favourites_are_kept_by_command(state: Path, visits: Visits) -> None:
     assert visits(state, "--kept").stdout.split()[-2:] == [name, "kept"]
     visits(state, "keep", "--undo", name)
     assert visits(state, "--kept").stdout == ""
-    with pytest.raises(EdgebirdError, match="there is no visit feeder-1"):
-        visits(state, "keep", "feeder-1")
+    for other in ("feeder-1", "f\udcff"):
+        with pytest.raises(EdgebirdError, match=f"there is no visit {other}"):
+            visits(state, "keep", other)
+
+
+def test_a_folder_that_cannot_be_is_not_there(visits: Visits) -> None:
+    with pytest.raises(UsageError, match="there is no folder aaa"):
+        visits(Path("a" * 300))
 
 
 @pytest.mark.parametrize(
@@ -414,6 +421,51 @@ def test_a_damaged_row_hides_no_other(state: Path) -> None:
     visits = list(read_visits(path))
     assert len(visits) == len(before)
     assert (visits[0].box, visits[0].frame_size) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ("state = 'ovgr'", 4),
+        ("state = CAST(x'6f76cc72' AS TEXT)", 4),
+        ("id = x'66656564'", 3),
+        ("started_s = 'early'", 3),
+        ("started_s = 1e300", 3),
+        ("ended_s = 1e300", 3),
+        ("duration_s = 'long'", 3),
+        ("peak_count = x'00'", 3),
+        ("picture = x'2f'", 3),
+    ],
+)
+def test_what_is_damaged_of_a_row_hides_no_other(
+    state: Path, visits: Visits, change: str, left: int
+) -> None:
+    path = state / "visits" / "feeder.sqlite"
+    second = list(read_visits(path))[1].id
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE visits SET {change} WHERE id = ?", (second,))
+    assert len(list(read_visits(path))) == left
+    for flags in ("--since=2026-01-01", "--csv", "--json", "--last=9"):
+        assert visits(state, flags).stdout.count("feeder-") >= left
+    assert "visits by day" in visits(state, "--chart").stdout
+    with closing(VisitStore(path)) as store:
+        assert len(store.visits()) == left
+    if left == 4:
+        assert second in visits(state, "--csv").stdout
+
+
+def test_an_id_that_is_out_of_order_does_not_make_an_export_endless(tmp_path: Path) -> None:
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    path = tmp_path / "visits" / "feeder.sqlite"
+    with closing(VisitStore(path)) as store:
+        store.put(
+            [visit(f"{start + timedelta(minutes=9 * n):%Y-%m-%dT%H:%M:%S}") for n in range(1200)],
+            {},
+        )
+        wrong = store.visits()[499].id.encode()
+    path.write_bytes(path.read_bytes().replace(wrong, b"b" + wrong[1:]))
+    # those beside it are not found in their order either
+    assert 1150 < len(list(islice(read_visits(path), 3000))) < 1200
 
 
 def test_a_year_is_stored_in_little_room_and_listed_soon(tmp_path: Path) -> None:

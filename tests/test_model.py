@@ -131,6 +131,11 @@ def test_a_missing_model_or_card_is_named(tmp_path: Path, copied: Path) -> None:
     assert "needs its card" in refusal(copied)
 
 
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_folder_is_no_model(name: str) -> None:
+    assert "Is a directory" in refusal(Path(name))
+
+
 def test_a_damaged_model_does_not_match_its_card(copied: Path) -> None:
     content = bytearray(copied.read_bytes())
     content[len(content) // 2] ^= 1
@@ -142,6 +147,8 @@ def test_a_card_that_is_no_card_is_refused(copied: Path) -> None:
     copied.with_suffix(".json").write_text("{}")
     assert "is not valid" in refusal(copied)
     copied.with_suffix(".json").write_text("not json")
+    assert "is not valid" in refusal(copied)
+    copied.with_suffix(".json").write_bytes('{"licence": "für alle"}'.encode("latin-1"))
     assert "is not valid" in refusal(copied)
 
 
@@ -164,6 +171,10 @@ def test_what_is_no_tflite_file_is_refused(copied: Path) -> None:
         ({"outputs": ["objectness"]}, "its card names 1"),
         ({"outputs": ["colour", "colour"]}, "unknown output 'colour'"),
         ({"outputs": ["box", "box"]}, "its card"),
+        ({"stride_px": 0}, "is not valid: Expected `int` >= 1"),
+        ({"threshold": 7.0}, "is not valid: Expected `float` <= 1"),
+        ({"threshold": -3.0}, "is not valid: Expected `float` >= 0"),
+        ({"input_scaling": {"mean": 127, "scale": 0}}, "is not valid: Expected `float` > 0"),
     ],
 )
 def test_a_card_that_says_something_else_is_refused(

@@ -167,6 +167,22 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert names(outbox) == ["a"]
 
 
+def test_what_is_damaged_beside_the_alerts_costs_no_alert(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    with closing(new_outbox(path)) as outbox:
+        outbox.add([alert("a"), alert("b")], durable=False)
+        outbox.keep({"dropped": "3x", "former": "damaged", "source": "whole"})
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE sqlite_sequence SET seq = 1")
+        db.execute("UPDATE kept SET value = x'78' WHERE name = 'former'")
+        db.execute("INSERT INTO kept VALUES ('enabled', CAST(x'cc' AS TEXT))")
+    with closing(new_outbox(path)) as outbox:
+        outbox.add([alert("c")], durable=False)
+        assert names(outbox) == ["a", "b", "c"]
+        assert outbox.kept() == {"dropped": "3x", "enabled": "\ufffd", "source": "whole"}
+        assert (outbox.state().dropped, outbox.state().storage) == (0, "disk")
+
+
 def test_an_outbox_of_a_later_edgebird_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     with closing(sqlite3.connect(path)) as db:

@@ -242,6 +242,36 @@ def test_a_damaged_file_is_set_aside(path: Path, caplog: pytest.LogCaptureFixtur
     assert states(path) == ["over"]
 
 
+@pytest.mark.parametrize(("what", "letter"), [(b"NULL", b"\xcc"), (b"peak_count", b"q")])
+def test_a_file_with_one_wrong_letter_in_its_schema_is_set_aside(
+    path: Path, what: bytes, letter: bytes
+) -> None:
+    with closing(VisitStore(path)) as store:
+        store.put([ended(0)], {})
+    path.write_bytes(path.read_bytes().replace(what, letter + what[1:]))
+    with pytest.raises(EdgebirdError, match="cannot read the visits"):
+        read_visits(path)
+    disk = DiskUse()
+    with closing(StoreSink(path, disk=disk)) as sink:
+        sink.emit(VisitChanged("end", ended(1)))
+        eventually(lambda: sink.waiting == 0)
+    assert disk.problem is None
+    assert [visit.id for visit in read_visits(path)] == [ended(1).id]
+    assert path.with_suffix(".damaged").is_file()
+
+
+def test_damaged_rows_do_not_keep_the_store_from_beginning(path: Path, tmp_path: Path) -> None:
+    with closing(VisitStore(path)) as store:
+        store.put([ended(0), ended(1)], {1000: 5, 1001: 6})
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE visits SET picture = x'2f' WHERE id = ?", (ended(0).id,))
+        db.execute("UPDATE visits SET picture = CAST(x'2fcc' AS TEXT) WHERE picture IS NULL")
+        db.execute("UPDATE written SET bytes = 'much' WHERE hour = 1000")
+    with closing(VisitStore(path)) as store:
+        store.begin(tmp_path)
+        assert store.hours() == {1001: 6}
+
+
 def test_visits_of_a_later_edgebird_are_not_misread(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as db:

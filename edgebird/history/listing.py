@@ -61,7 +61,7 @@ def stores(setting: str | None, *, service: Path = SERVICE_FOLDER) -> list[Path]
         EdgebirdError: nothing is stored, or it may not be read.
         UsageError: the folder that was asked for does not exist.
     """
-    if setting is not None and not Path(setting).is_dir():
+    if setting is not None and not os.path.isdir(setting):  # False also for a name too long
         raise UsageError(f"there is no folder {setting}, where visits could be stored")
     folders = [state_folder(setting)]
     if setting is None and service not in folders:
@@ -153,7 +153,8 @@ def set_kept(paths: Sequence[Path], ids: Sequence[str], keep: bool) -> None:
     for id_ in ids:
         # its own camera's store first: it does not matter then whether others can be read
         likely = sorted(paths, key=lambda path: not id_.startswith(f"{path.stem}-"))
-        if not any(keep_visit(path, id_, keep) for path in likely):
+        # ids are ASCII, and SQLite takes no name that is not UTF-8
+        if not (id_.isascii() and any(keep_visit(path, id_, keep) for path in likely)):
             raise EdgebirdError(f"there is no visit {id_}; 'edgebird visits' lists them")
 
 

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from edgebird.database import open_or_begin_anew
+import msgspec
+from msgspec import Meta
+
+from edgebird.database import as_text, open_or_begin_anew
 from edgebird.disk import believed_until_s
 from edgebird.errors import EdgebirdError
 from edgebird.structures import Box, Visit
@@ -49,6 +52,12 @@ PRAGMA user_version = 1;
 _COLUMNS = (
     "id, state, started_s, ended_s, duration_s, peak_count, score, box, frame_size, picture, kept"
 )
+# Seconds since 1970 that can be written as a date, in any zone.
+_Moment = Annotated[float, Meta(ge=0, le=2.5e11)]
+_Text = str | None
+# What the columns hold unless they are damaged.
+_Row = tuple[str, str, _Moment, _Moment | None, float, int, float | None, _Text, _Text, _Text, int]
+_CHOSEN = "started_s >= ? AND kept >= ? AND started_s BETWEEN 0 AND 2.5e11 AND typeof(id) = 'text'"
 # What is later than a time that is given was of a wrong clock: it counts as the oldest.
 _OLDEST_FIRST = "started_s <= ?, id"
 
@@ -136,7 +145,7 @@ class VisitStore:
             return
         here = set(self._pictures_in(pictures))
         kept = set(self._pictures_in(pictures / KEPT))
-        rows = self._db.execute("SELECT id, picture FROM visits WHERE picture IS NOT NULL")
+        rows = self._db.execute("SELECT id, picture FROM visits WHERE typeof(picture) = 'text'")
         known = {id_ for id_, picture in rows if Path(picture).parent == pictures}
         with self._db:
             self._db.executemany(
@@ -184,12 +193,13 @@ class VisitStore:
 
     def hours(self) -> dict[int, int]:
         """Bytes written, by the hour since 1970; of the last month."""
-        return dict(self._db.execute("SELECT hour, bytes FROM written").fetchall())
+        known = "SELECT hour, bytes FROM written WHERE typeof(bytes) = 'integer'"
+        return dict(self._db.execute(known).fetchall())
 
     def visits(self) -> list[StoredVisit]:
         """All visits in order."""
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM visits ORDER BY id")
-        return [_stored(row, self._camera) for row in rows]
+        return [visit for row in rows if (visit := _stored(row, self._camera))]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -272,7 +282,7 @@ def read_visits(path: Path, choice: Choice = ALL_VISITS) -> Iterator[StoredVisit
         some = tuple(ids[start : start + _ROWS_AT_ONCE])
         among = ",".join("?" * len(some))
         rows = _read(path, f"SELECT {_COLUMNS} FROM visits WHERE id IN ({among}) ORDER BY id", some)
-        yield from (_stored(row, path.stem) for row in rows)
+        yield from (visit for row in rows if (visit := _stored(row, path.stem)))
 
 
 def _newest_ids(path: Path, choice: Choice) -> list[str]:
@@ -280,8 +290,7 @@ def _newest_ids(path: Path, choice: Choice) -> list[str]:
     found: list[str] = []
     for when in ("<=", ">"):
         newest = (
-            f"SELECT id FROM visits WHERE started_s >= ? AND kept >= ? AND started_s {when} ? "
-            "ORDER BY id DESC LIMIT ?"
+            f"SELECT id FROM visits WHERE {_CHOSEN} AND started_s {when} ? ORDER BY id DESC LIMIT ?"
         )
         most = -1 if choice.last is None else choice.last - len(found)
         values = choice.since_s, int(choice.kept), believed_until_s(), most
@@ -302,7 +311,7 @@ def read_starts(path: Path, choice: Choice = ALL_VISITS) -> list[float]:
     Raises:
         EdgebirdError: the file cannot be read.
     """
-    chosen = "SELECT started_s FROM visits WHERE started_s >= ? AND kept >= ?"
+    chosen = f"SELECT started_s FROM visits WHERE {_CHOSEN}"
     rows = _read(path, chosen, (choice.since_s, int(choice.kept)))
     starts = sorted((started_s for (started_s,) in rows), key=newness())
     return starts if choice.last is None else starts[-choice.last :]
@@ -321,9 +330,9 @@ def keep_visit(path: Path, id_: str, keep: bool) -> bool:
     """
     with _as_line(path, "change"):
         rows = _rows(path, f"SELECT {_COLUMNS} FROM visits WHERE id = ?", (id_,))
-        if not rows:
+        visit = _stored(rows[0], path.stem) if rows else None
+        if visit is None:
             return False
-        visit = _stored(rows[0], path.stem)
         if visit.state == "open":
             raise EdgebirdError(f"the visit {id_} still goes on; it can be kept when it is over")
         uri = f"{path.absolute().as_uri()}?mode=rw"
@@ -352,6 +361,8 @@ def _move_picture(picture: Path, keep: bool) -> None:
 def _as_line(path: Path, verb: str) -> Iterator[None]:
     try:
         yield
+    except UnicodeDecodeError as error:  # SQLite's complaint quotes what is no text any more
+        raise EdgebirdError(f"cannot {verb} the visits in {path}: its schema is damaged") from error
     except (sqlite3.Error, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         hint = "" if os.access(path, os.W_OK) else "; it belongs to another user: try with sudo"
@@ -379,6 +390,7 @@ def _rows(path: Path, query: str, values: tuple[object, ...]) -> list[tuple[Any,
 
 def _fetch(uri: str, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S)) as db:
+        db.text_factory = as_text
         (schema,) = db.execute("PRAGMA user_version").fetchone()
         if schema != _SCHEMA:
             raise sqlite3.DatabaseError(f"it is of version {schema}, not {_SCHEMA}")
@@ -401,12 +413,17 @@ def _row(visit: Visit) -> tuple[object, ...]:
     )
 
 
-def _stored(row: tuple[Any, ...], camera: str) -> StoredVisit:
+def _stored(row: tuple[Any, ...], camera: str) -> StoredVisit | None:
+    """The visit in a row without what is damaged of it; None where too much is."""
+    try:
+        msgspec.convert(row, _Row)
+    except msgspec.ValidationError:
+        return None
     id_, state, started_s, ended_s, duration_s, peak_count, score, box, size, picture, kept = row
     return StoredVisit(
         id_,
         camera,
-        state,
+        state if state in ("open", "over") else "cut",
         started_s,
         ended_s,
         duration_s,

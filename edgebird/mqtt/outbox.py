@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from edgebird.database import open_database, open_or_begin_anew
-from edgebird.mqtt.payloads import OutboxPayload
+from edgebird.mqtt.payloads import Number, OutboxPayload
 
 MAX_ROWS = 10_000
 MAX_BYTES = 8_000_000
@@ -193,7 +195,8 @@ class Outbox:
 
     def kept(self) -> dict[str, str]:
         """All values that were kept, by name."""
-        return dict(self._on_either(lambda: self._db.execute("SELECT * FROM kept").fetchall()))
+        query = "SELECT name, value FROM kept WHERE typeof(value) = 'text'"
+        return dict(self._on_either(lambda: self._db.execute(query).fetchall()))
 
     def keep(self, values: Mapping[str, str]) -> None:
         """Keep values over a restart."""
@@ -231,7 +234,7 @@ class Outbox:
             waiting=self._rows,
             bytes=self._bytes,
             oldest_s=0.0 if oldest_s is None else round(max(0.0, self._now_s() - oldest_s), 1),
-            dropped=int(self.kept().get("dropped", 0)),
+            dropped=read_kept(self.kept().get("dropped"), Number) or 0,
             storage="disk" if self._on_disk else "memory",
         )
 
@@ -362,6 +365,14 @@ class Outbox:
         return came_back
 
 
+def read_kept(value: str | None, kind: type[T]) -> T | None:
+    """What a value that was kept says, as JSON; None where there is none or it is damaged."""
+    try:
+        return None if value is None else msgspec.json.decode(value, type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
 def _open(path: Path | None) -> sqlite3.Connection:
     """Open or create an outbox; a damaged one is set aside and a new one begun."""
     if path is None:
@@ -373,8 +384,9 @@ def _open(path: Path | None) -> sqlite3.Connection:
 
 def _last_given(db: sqlite3.Connection) -> int:
     """The highest number that an alert of the file ever had."""
-    query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'alerts'"
-    number: int = db.execute(query).fetchone()[0]
+    # of those that are there as well: the sequence may be damaged
+    numbers = "SELECT number FROM alerts UNION SELECT seq FROM sqlite_sequence"
+    number: int = db.execute(f"SELECT coalesce(max(number), 0) FROM ({numbers})").fetchone()[0]
     return number
 
 

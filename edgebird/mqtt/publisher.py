@@ -26,6 +26,7 @@ STRAIGHT = 500
 LATE_PER_S = 100.0
 _MAX_UNSTORED = 1000
 _STORE_S = 0.25
+_HANGS_S = 10.0
 _TICK_S = 0.5
 _LATE_TICK_S = 0.02
 _DRAIN_S = 1.5
@@ -131,10 +132,12 @@ class Publisher:
         self._momentary: dict[str, bytes] = {}
         self._kept: dict[str, str] = {}
         self._unstored: deque[tuple[Alert, Event]] = deque(maxlen=_MAX_UNSTORED)
+        self._storing = 0  # how many alerts the disk is just given
         self._signals: SimpleQueue[_Connected | _Acknowledged] = SimpleQueue()
         self._wake = Event()
         self._idle = Event()
         self._stopping = False
+        self._turn_s = time.monotonic()
         # Our thread's own: number at the connection -> what was sent.
         self._session = 0
         self._under_way: dict[int, _Sent] = {}
@@ -175,6 +178,11 @@ class Publisher:
     def outbox_state(self) -> OutboxPayload:
         """How much waits, as of the last half second."""
         return self._outbox_state
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a disk has held up the sending for many seconds."""
+        return time.monotonic() - self._turn_s > _HANGS_S
 
     @property
     def connects(self) -> int:
@@ -239,6 +247,14 @@ class Publisher:
         self._wake.set()
         self._thread.join(_OFFLINE_S)
         self._connection.stop(_OFFLINE_S)
+        with self._lock:
+            unstored = len(self._unstored) + self._storing
+        if unstored:
+            logger.warning(
+                "the disk of the outbox hangs; alerts that it has not taken, and that may be lost: "
+                "%d",
+                unstored,
+            )
         left = self._outbox_state
         if left.waiting and left.storage == "disk":
             logger.warning(
@@ -281,6 +297,7 @@ class Publisher:
         while not stopping:
             late = self._connection.connected and self._late_sent < self._late_end
             late &= self._late_at_s < time.monotonic() + _TICK_S
+            self._turn_s = time.monotonic()
             self._wake.wait(_LATE_TICK_S if late else _TICK_S)
             self._wake.clear()
             with self._lock:
@@ -395,11 +412,13 @@ class Publisher:
         with self._lock:
             fresh = list(self._unstored)
             self._unstored.clear()
+            self._storing = len(fresh)
             kept, self._kept = self._kept, {}
         if fresh:
             # While the broker answers they are on their way in a moment: no need for an fsync.
             alerts = [alert for alert, _ in fresh]
             self._outbox.add(alerts, durable=not self._connection.connected)
+            self._storing = 0
             for _, stored in fresh:
                 stored.set()
         if kept:

@@ -13,8 +13,10 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 import edgebird
 from edgebird.claims import claim
@@ -26,8 +28,11 @@ from edgebird.mqtt.connection import Message, Retry
 from edgebird.mqtt.device import DeviceStatus, camera_at
 from edgebird.mqtt.discovery import discovery_payload, with_removals
 from edgebird.mqtt.former import FormerName
-from edgebird.mqtt.outbox import Alert, Outbox
+from edgebird.mqtt.outbox import Alert, Outbox, read_kept
 from edgebird.mqtt.payloads import (
+    HIGHEST_THRESHOLD,
+    LOWEST_THRESHOLD,
+    Number,
     SnapshotPayload,
     decode,
     detections_payload,
@@ -440,12 +445,26 @@ class MqttSink:
     def _restore(self, kept: dict[str, str]) -> None:
         self._configured_threshold = self._controls.threshold
         self._controls.enabled = kept.get("enabled") != "false"
-        overrule = json.loads(kept.get("threshold", "{}"))
-        if overrule.get("over") == self._configured_threshold:
-            self._controls.threshold = overrule["threshold"]
+        overrule = read_kept(kept.get("threshold"), _Overrule)
+        if overrule is not None and overrule.over == self._configured_threshold:
+            self._controls.threshold = overrule.threshold
             logger.info("the threshold is %g, as asked over MQTT", self._controls.threshold)
         if not self._controls.enabled:
             logger.warning("detection is off, as asked over MQTT")
+
+
+class _Overrule(msgspec.Struct, frozen=True):
+    """A threshold that was asked for, and the configured one that it stands for."""
+
+    threshold: Annotated[float, Meta(ge=LOWEST_THRESHOLD, le=HIGHEST_THRESHOLD)]
+    over: float
+
+
+class _KeptCount(msgspec.Struct, frozen=True):
+    """A `_DayCount` as it is kept."""
+
+    day: date
+    count: Number
 
 
 class _DayCount:
@@ -465,10 +484,10 @@ class _DayCount:
     @staticmethod
     def read(text: str | None) -> _DayCount:
         today = datetime.now().astimezone().date()
-        if text is None:
+        kept = read_kept(text, _KeptCount)
+        if kept is None:
             return _DayCount(today, 0)
-        values = json.loads(text)
-        day_count = _DayCount(date.fromisoformat(values["day"]), values["count"])
+        day_count = _DayCount(kept.day, kept.count)
         day_count.turn()
         return day_count
 
