@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from stand_ins import RED, SIZE, red_picture, scripted_camera
 
 from edgebird.camera import Camera, is_live, is_pictures, is_stream, open_camera
+from edgebird.camera.container import is_cut_short
 from edgebird.camera.demo import DemoFeeder
 from edgebird.camera.files import (
     PictureSequence,
@@ -31,7 +33,13 @@ from edgebird.camera.files import (
     read_picture,
     read_small_grey,
 )
-from edgebird.camera.opencv import device_capture, redact_url
+from edgebird.camera.opencv import (
+    check_address,
+    device_capture,
+    host_of,
+    redact_url,
+    stream_capture,
+)
 from edgebird.camera.picamera import open_picamera
 from edgebird.camera.settings import CameraSettings
 from edgebird.errors import CameraError, UsageError
@@ -202,19 +210,50 @@ def test_a_stream_that_nobody_serves_is_an_error_without_credentials() -> None:
     assert "rtsp://***@127.0.0.1:9/live" in str(caught.value)
 
 
+def test_how_to_write_a_password_is_told_where_there_is_one() -> None:
+    with pytest.raises(CameraError, match=r"password \(in a password write / as %2F, @ as %40\)"):
+        stream_capture("rtsp://user:secret@127.0.0.1:9/live", {})
+    with pytest.raises(CameraError, match=r"password$"):
+        stream_capture("rtsp://127.0.0.1:9/live", {})
+
+
+def test_the_kind_of_an_address_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def remember(url: str, *_: object) -> AskedCapture:
+        opened.append(url)
+        return AskedCapture()
+
+    monkeypatch.setattr("edgebird.camera.opencv.open_quietly", remember)
+    stream_capture("RTSP://Anna:Word@cam/Live", {})
+    assert opened == ["rtsp://Anna:Word@cam/Live"]
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("rtsp://admin:pw@cam:554/h264", "rtsp://***@cam:554/h264"),
         ("rtsp://admin:p@ss@cam/1", "rtsp://***@cam/1"),
+        ("rtsp://admin:p\nw@cam/1", "rtsp://***@cam/1"),
+        ("rtsp:/admin:pw@cam/1", "rtsp:/***@cam/1"),
+        ("HTTP:/cam/snap.jpg?pwd=a\nb", "HTTP:/cam/snap.jpg?***"),
+        ("a:b://admin:pw@cam", "a:***@cam"),
         ("http://cam/snap.cgi?user=a&pwd=b", "http://cam/snap.cgi?***"),
         ("rtsp://cam/user=a_password=b_channel=1", "rtsp://cam/user=***"),
         ("rtsp://cam:8554/feeder", "rtsp://cam:8554/feeder"),
         ("demo:?seed=3", "demo:?seed=3"),
+        ("pictures/a:b@c.jpg", "pictures/a:b@c.jpg"),
     ],
 )
 def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
     assert redact_url(url) == shown
+
+
+@pytest.mark.parametrize("source", ["rtsp:/user:secret@cam", "http:/user:secret@cam/snap.jpg"])
+def test_an_address_with_one_slash_is_no_file_whose_name_is_told(source: str) -> None:
+    with pytest.raises(UsageError, match=r":/\*\*\*@cam.* names no host") as caught:
+        open_camera(source)
+    assert "secret" not in str(caught.value)
 
 
 @given(
@@ -223,6 +262,44 @@ def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
 )
 def test_no_password_survives_redaction(user: str, password: str) -> None:
     assert password not in redact_url(f"rtsp://{user}:{password}@camera.lan/live")
+
+
+@given(
+    user=st.text("abcXYZ019._-", min_size=1),
+    password=st.text("qrsQRS789@:/?=#%!", min_size=4),
+)
+def test_no_part_of_a_password_is_taken_for_the_host(user: str, password: str) -> None:
+    url = f"rtsp://{user}:{password}@camera.lan/live"
+    with suppress(UsageError):
+        check_address(url)
+        assert host_of(url) in (user.lower(), "camera.lan")
+
+
+@pytest.mark.parametrize(
+    "password", ["Haus/1", "geheim@Haus/1", "geheim?@1", "#geheim", "/geheim", "@/?"]
+)
+def test_a_password_that_ends_the_host_has_to_be_written_otherwise(password: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_address(f"rtsp://admin:{password}@camera.lan/live")
+    told = "write @ / : ? # % and spaces in a user or password as %40 %2F %3A %3F %23 %25 %20"
+    assert str(caught.value) == f"camera rtsp://***@camera.lan/live: {told}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://anna:w@rd:1@cam:554/live",
+        "rtsp://cam/user@home",
+        "http://cam:80/snap.cgi?mail=a@b.example",
+        "http://[::1]:80/a@b",
+        "http://cam/video.mjpg",
+        "http://cam/stream.ts?name=a.mp4",
+        "http://cam.mov",
+        "rtsp://cam/garden.mp4",
+    ],
+)
+def test_an_address_of_a_stream_is_taken(url: str) -> None:
+    check_address(url)
 
 
 # devices
@@ -361,6 +438,27 @@ def test_a_truncated_picture_is_an_error(tmp_path: Path, ending: str, kept: floa
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(CameraError, match=rf"picture .*cut\.{ending} is .*(cut short|damaged)"):
         read_picture(path)
+
+
+@pytest.mark.parametrize("length", [1 << 20, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_png_chunk_longer_than_its_file_takes_no_memory(
+    tmp_path: Path, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "long.png", red_picture())
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = length.to_bytes(4, "big")
+    path.write_bytes(data)
+    monkeypatch.delattr(cv2, "imdecode")  # which takes as much as the chunk says
+    for read in (read_picture, read_small_grey):
+        with pytest.raises(CameraError, match=r"long\.png is cut short or damaged"):
+            read(path)
+
+
+def test_what_follows_the_end_of_a_png_does_no_harm(tmp_path: Path) -> None:
+    path = write(tmp_path / "more.png", busy_picture())
+    path.write_bytes(path.read_bytes() + b"\xff" * 100)
+    assert read_picture(path).shape == (240, 320, 3)
 
 
 def test_a_truncated_jpeg_with_a_whole_thumbnail_is_an_error(tmp_path: Path) -> None:
@@ -590,6 +688,110 @@ def test_a_video_cut_in_the_middle_gives_its_good_frames_first(
     assert f"{len(frames)} of about 40 frames could be read" in message
 
 
+def lengthened(path: Path, seconds: float) -> Path:
+    """A Matroska file whose last frame is said to end then, as in a part of a recording."""
+    data = path.read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3  # the duration, in milliseconds
+    path.write_bytes(data[:at] + struct.pack(">d", 1000 * seconds) + data[at + 8 :])
+    return path
+
+
+def halved(path: Path) -> Path:
+    """An MP4 of whose frames only the first half is to be shown, as when it was trimmed."""
+    data = path.read_bytes()
+    at = data.rindex(b"elst") + 12  # how much is shown
+    shown = int.from_bytes(data[at : at + 4]) // 2
+    path.write_bytes(data[:at] + shown.to_bytes(4) + data[at + 4 :])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "change", "count", "promised"),
+    [
+        ("a.mkv", "MJPG", lambda path: lengthened(path, 8.0), 40, 80),
+        ("a.mp4", "mp4v", halved, 20, 40),
+        # of other formats nothing is known but the number
+        ("a.flv", "FLV1", cut_in_half, 20, 40),
+    ],
+)
+def test_a_video_that_may_be_sound_is_only_warned_of(
+    name: str,
+    codec: str,
+    change: Callable[[Path], Path],
+    count: int,
+    promised: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = change(write_video(tmp_path / name, codec, [busy_picture(seed) for seed in range(40)]))
+    frames = list(open_camera(str(path)).frames())
+    assert len(frames) == pytest.approx(count, abs=2)
+    (message,) = caplog.messages
+    assert f"{len(frames)} of about {promised} frames could be read" in message
+
+
+def test_a_part_of_a_recording_that_is_cut_is_told(tmp_path: Path) -> None:
+    pictures = [busy_picture(seed) for seed in range(40)]
+    for seconds, number in ((8.0, "of about 80 frames"), (1.7e9, "frames")):
+        path = lengthened(write_video(tmp_path / "a.mkv", "MJPG", pictures), seconds)
+        frames, message = frames_before_error(open_camera(str(cut_in_half(path))))
+        assert 15 <= len(frames) <= 25
+        assert f"a.mkv is cut short: {len(frames)} {number} could be read" in message
+
+
+def test_a_promise_of_more_frames_than_there_can_be_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / "a.mkv", "MJPG", [red_picture()] * 5)
+    video = VideoFile(lengthened(path, 1.7e9))
+    assert video.frame_count == 0
+    assert len(list(video.frames())) == 5
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("content", "cut"),
+    [
+        (b"RIFF\x04\0\0\0AVI RIFF\x04\0\0\0AVIX", False),
+        (b"RIFF\x04\0\0\0AVI RIFF\x05\0\0\0AVIX", True),
+        # filled in at the end of the recording, or never
+        (b"RIFF\0\0\0\0AVI LIST", False),
+        (b"\0\0\0\x08ftyp\0\0\0\x01mdat\0\0\0\0\0\0\0\x12..", False),
+        (b"\0\0\0\x08ftyp\0\0\0\x01mdat\0\0\0\0\0\0\0\x12.", True),
+        (b"\0\0\0\x08ftyp\0\0\0\x08mo", True),
+        (b"\0\0\0\x08ftyp\0\0\0\0mdat", False),
+        (b"\x1a\x45\xdf\xa3\x81.\x18\x53\x80\x67\x40\x02..", False),
+        (b"\x1a\x45\xdf\xa3\x81.\x18\x53\x80\x67\x40\x02.", True),
+        (b"\x1a\x45\xdf\xa3\x81.\x18\x53\x80\x67\x01" + b"\xff" * 7, False),
+        (b"\x1a\x45\xdf\xa3\x81." + bytes(40), False),
+        (b"G" * 188, False),
+        (b"", False),
+    ],
+)
+def test_a_container_tells_whether_its_file_is_cut(
+    tmp_path: Path, content: bytes, cut: bool
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    assert is_cut_short(path) == cut
+    path.unlink()
+    assert not is_cut_short(path)
+
+
+def test_a_video_in_a_format_that_is_not_known_is_not_called_cut(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", "mp4v", [busy_picture(seed) for seed in range(20)])
+    path.write_bytes(path.read_bytes().replace(b"mp4v", b"av01").replace(b"esds", b"free"))
+    frames, message = frames_before_error(open_camera(str(path)))
+    assert not frames
+    assert "can be decoded: it is damaged, or in a format such as AV1" in message
+
+
+@pytest.mark.parametrize("ending", ["mts", "M2TS", "wmv", "ogv"])
+def test_more_endings_are_those_of_videos(tmp_path: Path, ending: str) -> None:
+    path = write_video(tmp_path / "a.avi", "MJPG", [red_picture()] * 3)
+    assert len(list(open_camera(str(path.rename(tmp_path / f"a.{ending}"))).frames())) == 3
+
+
 @pytest.mark.parametrize("content", [b"", b"no video" * 1000])
 def test_what_is_no_video_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mp4"
@@ -690,6 +892,9 @@ def test_a_camera_that_is_away_is_known_by_its_stable_name() -> None:
         ("rtsp://", UsageError, "names no host"),
         ("rtsp://anna:word@/stream", UsageError, "camera rtsp://***@/stream names no host"),
         ("http://[::1/stream", UsageError, "names no host"),
+        ("http://cam/live.M3U8?a=1", UsageError, "(HLS): use the camera's rtsp:// address"),
+        ("https://a:b@nas/f/A.MP4?x=1", UsageError, "https://***@nas/f/A.MP4?*** is a file"),
+        ("http://nas/a.mkv", UsageError, "http://nas/a.mkv is a file: download it"),
         ("demo:?colour=red", UsageError, "unknown option 'colour'"),
         ("demo:?fps=fast", UsageError, "fps=fast is not a number"),
         ("demo:?fps=0", UsageError, "fps must be above 0"),
@@ -711,8 +916,9 @@ def test_a_device_that_is_no_camera_is_an_error() -> None:
 
 def test_a_file_of_unknown_kind_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(CameraError, match="does not end like a picture's or a video's"):
+    with pytest.raises(CameraError, match="does not end like a picture's or a video's") as caught:
         open_camera(f"{tmp_path}/notes.txt")
+    assert "(known endings: 3gp avi bmp " in str(caught.value)
 
 
 def test_the_demo_takes_its_options() -> None:

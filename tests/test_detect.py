@@ -62,7 +62,8 @@ def test_home_assistant_is_told_of_what_goes_on(
     ("source", "name"),
     [
         ("rtsp://[2001:db8::5]:554/stream", "2001:db8::5"),
-        ("rtsp://anna:w#rd@camera.local:554/stream", "camera.local"),
+        ("rtsp://anna:w%23r[d@camera.local:554/stream", "camera.local"),
+        ("http://camera.local:80?mail=a@b.example", "camera.local"),
         ("http://[2001:db8::5/stream", "http"),
         ("rtsp://anna@:554/stream", "rtsp"),
         ("2", "camera2"),

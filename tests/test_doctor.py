@@ -529,6 +529,15 @@ def test_no_camera_is_no_failure_and_a_missing_one_is(tmp_path: Path) -> None:
     assert states(gone, "camera", "light") == {"camera": "fail", "light": "skip"}
 
 
+@pytest.mark.parametrize("source", ["rtsp://127.0.0.1:9/live", "http://cam/live.m3u8"])
+def test_a_stream_is_not_looked_for_among_the_cameras_here(tmp_path: Path, source: str) -> None:
+    pi = machine(tmp_path, run=Programs())
+    check = parts.camera(installed(pi, camera={"source": source}))
+    assert check.state == "fail"
+    assert check.found.startswith(f"camera {source} ")
+    assert check.cure == ""
+
+
 def test_a_camera_that_the_service_has_is_not_called_broken(tmp_path: Path) -> None:
     check = parts.camera(installed(machine(tmp_path), camera={"source": "/dev/video97"}))
     assert check.state == "warn"

@@ -163,12 +163,20 @@ def _is_device(source: str) -> bool:
 
 
 def _scheme(source: str) -> str | None:
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", source)
-    return match[1].lower() if match else None
+    # one slash is a slip, and what follows may still be a password that no message shows
+    match = re.match(r"([a-z][a-z0-9+.-]*)://|((?:rtsp|http)s?):/", source, re.IGNORECASE)
+    return (match[1] or match[2]).lower() if match else None
 
 
 def _open_files(source: str, fps: float | None) -> Camera:
-    from edgebird.camera.files import VIDEO_SUFFIXES, PictureSequence, VideoFile, list_pictures
+    from edgebird.camera.files import (
+        PICTURE_SUFFIXES,
+        VIDEO_SUFFIXES,
+        PictureSequence,
+        VideoFile,
+        endings,
+        list_pictures,
+    )
 
     path = Path(source)
     if is_pictures(source):
@@ -181,7 +189,10 @@ def _open_files(source: str, fps: float | None) -> Camera:
         raise CameraError(f"there is no file or folder {source!r}; a source can be {_FORMS}")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(path)
-    raise CameraError(f"{source}: its name does not end like a picture's or a video's")
+    raise CameraError(
+        f"{source}: its name does not end like a picture's or a video's (known endings: "
+        f"{endings(PICTURE_SUFFIXES | VIDEO_SUFFIXES)})"
+    )
 
 
 def _open_demo(source: str, options: str, fps: float | None) -> Camera:

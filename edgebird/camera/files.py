@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgebird.camera.container import is_cut_short
 from edgebird.camera.opencv import open_quietly, silence_opencv
 from edgebird.errors import CameraError
 from edgebird.native_messages import collected
@@ -33,6 +34,7 @@ _JPEG_START = b"\xff\xd8"
 # Any marker but those that have no length and may stand inside a scan: stuffing, restart, fill.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _JPEG_END = 0xD9
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 
 # A step this long is either a recording that was continued or a wrong time stamp.
 _LONG_STEP_S = 60.0
@@ -125,6 +127,8 @@ def _decoded(path: Path, how: int) -> Image:
         raise CameraError(f"picture {path} is empty")
     if data.startswith(_JPEG_START) and not _ends_as_jpeg(data):
         raise CameraError(f"picture {path} is cut short or damaged: the end of the JPEG is missing")
+    if data.startswith(_PNG_START) and not _has_chunks_whole(data):
+        raise CameraError(f"picture {path} is cut short or damaged: a part of the PNG is missing")
     silence_opencv()
     with collected(_DECODER_LINE) as messages:
         try:
@@ -229,13 +233,15 @@ class VideoFile:
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         # raw streams know no rate, and OpenCV then gives a number of millions
         self._fps = fps if 0 < fps <= 1000 else 25.0
-        self._promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        # Raw streams say something negative, and what began at a time of day counts from there:
+        # no frame takes less than a byte.
+        self._promised = int(promised) if 0 < promised <= path.stat().st_size else 0
 
     @property
     def frame_count(self) -> int:
-        """How many frames the container promises; 0 where it does not say."""
-        # raw streams say something negative
-        return max(0, int(self._promised))
+        """How many frames the container promises; 0 where it says nothing that can be."""
+        return self._promised
 
     def frames(self) -> Iterator[Frame]:
         """Yield all frames, then raise CameraError if the video breaks off before its end.
@@ -268,13 +274,22 @@ class VideoFile:
                 index += 1
         if self._closed:
             return
-        if self._is_cut_short(index, seconds):
-            raise CameraError(
-                f"video {self._path} is cut short or damaged: {index} of about "
-                f"{self._promised:.0f} frames could be read and were processed"
-            )
+        lacking = self._lacks_frames(index, seconds)
+        promised = f" of about {self._promised}" if self._promised else ""
+        result = f"{index}{promised} frames could be read and were processed"
+        if (lacking or not promised) and is_cut_short(self._path):
+            raise CameraError(f"video {self._path} is cut short: {result}")
         if index == 0:
-            raise CameraError(f"video {self._path} has no frame that can be decoded")
+            raise CameraError(
+                f"no frame of video {self._path} can be decoded: it is damaged, or in a format "
+                "such as AV1 that this OpenCV cannot read; H.264 is safe"
+            )
+        if lacking:
+            log.warning(
+                "video %s: %s; it is trimmed, a part of a longer recording, or damaged",
+                self._path,
+                result,
+            )
 
     def close(self) -> None:
         """End the iteration and let go of the file."""
@@ -293,11 +308,12 @@ class VideoFile:
             return None
         return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), position_s
 
-    def _is_cut_short(self, frames: int, last_s: float) -> bool:
+    def _lacks_frames(self, frames: int, last_s: float) -> bool:
         """Whether 5 % (and two frames) are missing, in number and in time.
 
         Many containers only estimate the number, as length times rate. With a varying rate that
-        is wrong, but then the last frame still lies near the end.
+        is wrong, but then the last frame still lies near the end. Of a part of a recording the
+        length may count from the recording's start.
         """
         wanted = 0.95 * self._promised - 2
         return frames < wanted and last_s * self._fps < wanted
@@ -313,6 +329,18 @@ def _ends_as_jpeg(data: bytes) -> bool:
             return True
         at = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
     return False
+
+
+def _has_chunks_whole(data: bytes) -> bool:
+    """Whether no chunk of a PNG is longer than the rest: OpenCV from 5 on takes as much memory as
+    a chunk says that it is long.
+    """
+    at = len(_PNG_START)
+    while at + 8 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return at <= len(data)
 
 
 def _may_be_file(path: Path) -> bool:

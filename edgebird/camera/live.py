@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+from edgebird.camera import is_stream
 from edgebird.camera.slot import Picture, Slot
 from edgebird.errors import CameraError
 from edgebird.logs import NUMBERS_VARY
@@ -160,7 +161,9 @@ class LiveCamera:
             silence = "its process has ended" if self._reader.ended else "it does not answer"
             error = self._reader.problem or (hangs and silence) or error
             if not lost and error:
-                log.warning("camera %s is lost: %s; trying again", self.source, error)
+                # it may begin with the camera's name
+                reason = error.removeprefix(f"camera {self.source}").lstrip(": ")
+                log.warning("camera %s is lost: %s; trying again", self.source, reason)
                 lost = True
             if hangs and time.monotonic() >= not_before_s:
                 self.restart()
@@ -179,10 +182,14 @@ class LiveCamera:
                 raise CameraError(f"camera {self.source} cannot be used: {reader.problem}")
             if reader.problem:
                 break
-        raise CameraError(
-            f"camera {self.source} opens but gives no picture: check that it is a camera, that no "
-            "other program uses it, and for a Raspberry Pi ribbon camera use picamera2"
-        )
+        if is_stream(self.source):
+            advice = "set the camera to H.264, H.265 or MJPEG"
+        else:
+            advice = (
+                "check that it is a camera, that no other program uses it, and for a Raspberry Pi "
+                "ribbon camera use picamera2"
+            )
+        raise CameraError(f"camera {self.source} opens but gives no picture: {advice}")
 
     def _next_picture(self, timeout_s: float) -> Picture | None:
         """The newest picture; None when none comes in time, when the camera gets into trouble, or

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +23,9 @@ from edgebird.errors import CameraError, UsageError
 STABLE_NAMES = Path("/dev/v4l/by-id")
 
 _STREAM_TIMEOUT_MS = 8000
+# Of a file FFmpeg gives the pictures as fast as it gets them.
+_FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+_HOST_AND_PORT = re.compile(r"(\[.*\]|[^@:]*)(:\d+)?")
 # Some send a whole picture, which the others build on, every ten seconds only.
 _STREAM_PATIENCE = Patience(open_s=2.5 * _STREAM_TIMEOUT_MS / 1000, first_s=20.0, read_s=10.0)
 
@@ -60,23 +63,51 @@ def check_address(url: str) -> None:
     """Find out whether an address says where a stream comes from.
 
     Raises:
-        UsageError: it names no host.
+        UsageError: it names no host, or a file, or where the host begins is not clear.
     """
+    name = redact_url(url)
+    scheme, _, rest = url.partition("://")
+    place = _place(rest)
+    after = rest[len(place) :]
+    # else a part of the password would be taken for the host, which stands in topics
+    if "@" in after and not _HOST_AND_PORT.fullmatch(place):
+        raise UsageError(
+            f"camera {name}: write @ / : ? # % and spaces in a user or password as "
+            "%40 %2F %3A %3F %23 %25 %20"
+        )
     if not host_of(url):
         raise UsageError(
-            f"camera {redact_url(url)} names no host: give an address such as "
+            f"camera {name} names no host: give an address such as "
             "rtsp://user:password@camera.local/stream"
+        )
+    if not scheme.lower().startswith("http"):
+        return
+    suffix = PurePosixPath(re.split("[?#]", after, maxsplit=1)[0]).suffix.lower()
+    if suffix == ".m3u8":
+        raise UsageError(
+            f"camera {name} comes in pieces of several seconds (HLS): use the camera's rtsp:// "
+            "address"
+        )
+    if suffix in _FILE_SUFFIXES:
+        raise UsageError(
+            f"camera {name} is a file: download it and give the file; of a camera give the "
+            "rtsp:// address"
         )
 
 
 def host_of(url: str) -> str:
     """The host that an address names, without user, password and port; "" if it names none."""
-    # a password may hold what urlsplit takes for the end of the host, or for an IPv6 address
-    place = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    # a password may hold what urlsplit takes for an IPv6 address
+    place = _place(url.partition("://")[2]).rpartition("@")[2]
     try:
         return urlsplit(f"//{place}").hostname or ""
     except ValueError:
         return ""
+
+
+def _place(rest: str) -> str:
+    """User, password, host and port of an address, of which all but the scheme is given."""
+    return re.split("[/?#]", rest, maxsplit=1)[0]
 
 
 def device_path(source: str) -> Path:
@@ -114,7 +145,8 @@ def _device_settings(wanted: CameraSettings) -> list[tuple[int, float]]:
     width, height = wanted.size or (640, 480)
     # Up to VGA raw pictures fit through USB 2 and cost no decoding; larger ones come as JPEG.
     code = wanted.pixel_format or ("YUYV" if width * height <= 640 * 480 else "MJPG")
-    settings: list[tuple[int, float]] = [(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*code))]
+    fourcc = cv2.VideoWriter.fourcc(*code.ljust(4))
+    settings: list[tuple[int, float]] = [(cv2.CAP_PROP_FOURCC, fourcc)]
     if wanted.size is not None:
         settings += [(cv2.CAP_PROP_FRAME_WIDTH, width), (cv2.CAP_PROP_FRAME_HEIGHT, height)]
     return [
@@ -135,11 +167,15 @@ def stream_capture(url: str, settings: dict[str, Any]) -> OpenCVCapture:
         cv2.CAP_PROP_READ_TIMEOUT_MSEC,
         _STREAM_TIMEOUT_MS,
     ]
-    capture = open_quietly(url, cv2.CAP_FFMPEG, timeouts)
+    scheme, separator, rest = url.partition("://")
+    # FFmpeg knows them in small letters only
+    capture = open_quietly(scheme.lower() + separator + rest, cv2.CAP_FFMPEG, timeouts)
     if not capture.isOpened():
+        name = redact_url(url)
+        spelling = " (in a password write / as %2F, @ as %40)" if "@" in name else ""
         raise CameraError(
-            f"camera {redact_url(url)} cannot be opened: check that the address is reachable from "
-            "here, its path, and the user and password"
+            f"camera {name} cannot be opened: check that the address is reachable from here, its "
+            f"path, and the user and password{spelling}"
         )
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     return OpenCVCapture(capture, CameraSettings(**settings))
@@ -148,7 +184,8 @@ def stream_capture(url: str, settings: dict[str, Any]) -> OpenCVCapture:
 class OpenCVCapture:
     """An open ``cv2.VideoCapture`` that delivers at most the wanted rate.
 
-    Pictures that come faster are taken from the device but not decoded, which is what costs.
+    Pictures that come faster are taken from the device but not decoded, which is what costs. Those
+    of a stream are all decoded as they are taken, since most build on the ones before.
     """
 
     def __init__(
@@ -164,11 +201,18 @@ class OpenCVCapture:
         # a tenth early is in time: cameras are not that regular
         self._interval_s = 0.9 / settings.fps
         self._next_s = 0.0
+        self._stalled = False
 
     def read(self) -> Picture | None:
         """The next picture, turned as the settings say; None when there is none or it is spoilt."""
-        while self._capture.grab():
+        asked_s = self._clock()
+        while not self._stalled and self._capture.grab():
             now_s, utc_s = self._clock(), time.time()
+            # FFmpeg has waited in vain, and its decoder gives an old picture that it still had
+            self._stalled = now_s - asked_s >= _STREAM_TIMEOUT_MS / 1000
+            if self._stalled:
+                return None
+            asked_s = now_s
             if now_s >= self._next_s:
                 self._next_s = now_s + self._interval_s
                 ok, bgr = self._capture.retrieve()
@@ -222,10 +266,10 @@ def redact_url(source: str) -> str:
     Some cameras take the password as ``?pwd=...`` or even in the path as ``/user=..._password=``,
     so everything after the first ``?`` or ``=`` of the path goes too.
     """
-    if "://" not in source:
+    if "://" not in source and not re.match("(rtsp|http)s?:/", source, re.IGNORECASE):
         return source
-    without_user = re.sub(r"://.*@", "://***@", source)
-    return re.sub(r"([?=]).*", r"\1***", without_user)
+    without_user = re.sub(r"\A([^:]*:/*).*@", r"\1***@", source, flags=re.DOTALL)
+    return re.sub(r"([?=]).*", r"\1***", without_user, flags=re.DOTALL)
 
 
 def _devices_here() -> str:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from edgebird.annotate import write_jpeg
-from edgebird.camera import Camera, is_live, open_camera
+from edgebird.camera import Camera, is_live, is_stream, open_camera
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.opencv import redact_url
 from edgebird.camera.v4l2 import list_devices
@@ -191,17 +191,20 @@ def camera(installation: Installation) -> Check:
         opened = open_camera(source, fps=section.fps, settings=camera_settings(section))
         with closing(opened):
             frame, fps = settled_frame(opened)
-    except CameraError as error:
+    except EdgebirdError as error:
         busy = [
             n for n, unit in (services(machine) or {}).items() if unit["ActiveState"] == "active"
         ]
-        if not busy or not is_live(source):
-            raise
-        return Check(
-            "warn",
-            f"{name} cannot be tried while {busy[0]} runs: {error}",
-            f"sudo systemctl stop {busy[0]}, then `edgebird doctor` again, then start it again",
-        )
+        if isinstance(error, CameraError) and busy and is_live(source):
+            return Check(
+                "warn",
+                f"{name} cannot be tried while {busy[0]} runs: {error}",
+                f"sudo systemctl stop {busy[0]}, then `edgebird doctor` again, then start it again",
+            )
+        # a stream is none of this machine's cameras, which another cure would point to
+        if is_stream(source):
+            return Check("fail", str(error))
+        raise
     if frame is None:
         return Check(
             "fail", f"{name}{note} gives no picture", "check the cable; `edgebird cameras`"
