@@ -29,6 +29,7 @@ from edgebird.config import Config
 from edgebird.controls import Controls
 from edgebird.errors import UsageError
 from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.client import Client
 from edgebird.mqtt.device import camera_at
 from edgebird.mqtt.discovery import discovery_payload, with_removals
 from edgebird.mqtt.forget import ServedHereError, forget_camera
@@ -341,6 +342,7 @@ def test_what_comes_to_an_end_neither_tells_nor_takes_back(
         eventually(lambda: counts <= retained(mosquitto.address, "ends").keys())
         time.sleep(0.7)
     assert hub_topics(mosquitto.address, "ends") == {told: b"{}"}
+    publish(mosquitto.address, told, b"")  # a real Home Assistant would complain of it
 
 
 # --- forgetting a camera --------------------------------------------------------------------------
@@ -430,6 +432,19 @@ def test_the_status_of_a_device_goes_with_its_last_camera(mosquitto: Mosquitto) 
     assert retained(mosquitto.address, "last").keys() == {"two/status", "status"}
     both = [device_status("last"), two.status]
     assert forget_camera(mosquitto.address, two, "homeassistant") == both
+
+
+def test_home_assistant_is_the_first_to_learn_that_a_camera_is_gone(mosquitto: Mosquitto) -> None:
+    topics = Topics("leaves", "c")
+    discovery = topics.discovery("homeassistant")
+    with Client(mosquitto.address) as watcher:
+        for topic in [*(topics.value(f"value{number}") for number in range(20)), discovery]:
+            watcher.publish(topic, b"x", retain=True)
+        watcher.subscribe(discovery, f"{topics.base}/#")
+        cleared = forget_camera(mosquitto.address, topics, "homeassistant")
+        empty = [message.topic for message in watcher.messages(0.5) if not message.payload]
+    assert empty[0] == discovery
+    assert sorted(empty) == cleared
 
 
 # --- a real Home Assistant ------------------------------------------------------------------------
@@ -536,6 +551,57 @@ def test_a_real_home_assistant_shows_the_feeder_and_steers_it(
     assert hub.states()["sensor.visits_today"] == "1"
     publish(mosquitto.address, Topics("hub", "feeder").discovery("homeassistant"), b"")
     eventually(lambda: "sensor.count" not in hub.states())
+
+
+def test_the_blueprint_tells_the_first_visit_and_no_old_one_when_a_camera_comes_back(
+    mosquitto: Mosquitto, hub: HomeAssistant
+) -> None:
+    visit = "event.edgebird_hub_again_visit"
+    inputs = {
+        "visit": visit,
+        "best_shot": "image.edgebird_hub_again_best",
+        "device": "0123456789abcdef",
+        "cool_down": {"seconds": 0},
+    }
+
+    def state(entity: str) -> str | None:
+        entities = hub.ask("dump")["entities"]
+        return entities[entity]["state"] if entity in entities else None
+
+    def told() -> int:
+        return len(hub.ask("told")["told"])
+
+    def camera() -> MqttSink:
+        return MqttSink(
+            mosquitto.address,
+            device="hub",
+            camera="again",
+            model_sha256="x",
+            controls=Controls(0.5),
+        )
+
+    def wait_until_shown(sink: MqttSink) -> None:
+        sink.emit(frame_processed([]))
+        eventually(lambda: state("sensor.edgebird_hub_again_count") == "0", 30)
+
+    made = hub.ask("automate", path=str(BLUEPRINT), inputs=inputs)
+    assert (made["done"], made["states"]) == (True, ["on"])
+    with closing(camera()) as sink:
+        wait_until_shown(sink)
+        assert state(visit) == "unknown"
+        sink.emit(Health(camera="again", utc_s=time.time(), temperature_c=51.0))
+        sink.emit(VisitChanged("start", visit_changed(0).visit))
+        eventually(lambda: told() == 1)
+        first = state(visit)
+    forget_camera(mosquitto.address, Topics("hub", "again"), "homeassistant")
+    eventually(lambda: state(visit) is None)
+    with closing(camera()) as sink:
+        wait_until_shown(sink)
+        assert state(visit) == first
+        assert told() == 1
+        sink.emit(VisitChanged("start", visit_changed(1).visit))
+        eventually(lambda: told() == 2)
+    assert hub.ask("dump")["complaints"] == []
 
 
 def test_the_blueprint_notifies_once_and_then_pauses(

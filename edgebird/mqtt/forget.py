@@ -68,9 +68,11 @@ def forget_camera(
         if not others and retained.get(device) in (b"offline", status):
             gone.add(device)
         gone &= retained.keys()
+        # Discovery first: Home Assistant complains of values that are emptied while it shows them.
+        in_order = sorted(gone, key=lambda topic: (topic != discovery, topic))
         # Held, so that nobody begins to publish there what is then cleared.
         with _claimed(address, topics):
-            _clear(broker, topics, gone)
+            _clear(broker, topics, in_order)
     return sorted(gone)
 
 
@@ -101,7 +103,7 @@ def _is_heard(broker: Client, topics: Topics, silent_s: float | None) -> bool:
     return False
 
 
-def _clear(broker: Client, topics: Topics, gone: set[str]) -> None:
+def _clear(broker: Client, topics: Topics, gone: list[str]) -> None:
     refused: NotAllowedError | None = None
     for topic in gone:
         try:
