@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-Boxes = NDArray[np.float32]
-Scores = NDArray[np.float32]
+    Image = NDArray[np.uint8]
+    Boxes = NDArray[np.float32]
+    Scores = NDArray[np.float32]
+else:
+    # what only tells of visits (`edgebird watch`, `visits`) does without numpy and its 12 MB
+    Image = Boxes = Scores = Any
 Box = tuple[float, float, float, float]
 
 
@@ -45,7 +49,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         shape = self.image.shape
-        if self.image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        if self.image.dtype != "uint8" or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"expected uint8 (H, W, 3), got {self.image.dtype} {shape}")
 
     @property
@@ -87,6 +91,8 @@ class Detections:
     score: Scores
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         if self.xyxy.ndim != 2 or self.xyxy.shape[1] != 4:
             raise ValueError(f"expected boxes of shape (N, 4), got {self.xyxy.shape}")
         if self.score.shape != (len(self.xyxy),):
@@ -100,6 +106,8 @@ class Detections:
     @staticmethod
     def none() -> Detections:
         """No birds."""
+        import numpy as np
+
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
     def rows(self) -> list[tuple[Box, float]]:
@@ -118,6 +126,8 @@ class Detections:
 
     def rescored(self, score: Scores) -> Detections:
         """The same boxes with other scores, (N,), best first; equal ones stay in their order."""
+        import numpy as np
+
         order = np.argsort(-score, kind="stable")
         return Detections(self.xyxy[order], score[order])
 
@@ -227,7 +237,7 @@ class Health:
         memory_mib: resident memory of this process.
         disk_used_mb: what edgebird keeps on disk.
         written_mb_per_day: what it wrote there within the last 24 hours, over restarts.
-        disk_problem: why visits or pictures are not stored now, as one line.
+        disk_problem: why visits or pictures are not stored now, or alerts not sent, as one line.
         last_error: the latest problem as one line.
         dark: it is too dark to see birds, and detection pauses.
         degraded: what the budget of the processor does not allow now, ``patrol`` (birds that keep

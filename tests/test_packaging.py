@@ -127,6 +127,15 @@ print(*{name.split(".")[0] for name in sys.modules})
     assert not loaded & {"model_build", "tensorflow", "keras", "amqtt", "picamera2"}
 
 
+def test_what_only_tells_of_visits_does_without_numpy_and_its_memory() -> None:
+    code = """
+import sys
+import edgebird.cli, edgebird.history.listing, edgebird.mqtt.alert_command, edgebird.mqtt.watch
+print(*sys.modules)
+"""
+    assert not {"numpy", "cv2"} & set(run_python(code).split())
+
+
 def test_no_function_of_the_runtime_imports_the_build_stage() -> None:
     for path in ROOT.glob("edgebird/**/*.py"):
         text = path.read_text(encoding="utf-8")
