@@ -43,6 +43,13 @@ MEASURED = click.option(
     "from]",
 )
 
+MEASURED_BIRDS = click.option(
+    "--bird",
+    "birds",
+    multiple=True,
+    help="A name in the labels of --data that means a bird.  [default: those of the training]",
+)
+
 
 def _whole_cells(_: click.Context, __: click.Parameter, size_px: int | None) -> int | None:
     """A side that the network's coarsest map divides."""
@@ -73,10 +80,10 @@ def main() -> None:
 
     \b
     In this order:
-      1. python -m model_build gather PACKS  gather pictures, cut birds out  (once, 12 to 19 min)
-      2. python -m model_build train         train the network               (1 h on 2 cores)
-      3. python -m model_build quantize      make the int8 .tflite           (2 min)
-      4. python -m model_build evaluate      measure float and int8          (17 min)
+      1. python -m model_build gather PACKS  gather pictures (once, 12 to 19 min)
+      2. python -m model_build train         train the network (1 h on 2 cores)
+      3. python -m model_build quantize      make the int8 .tflite (2 min)
+      4. python -m model_build evaluate      measure float and int8 (17 min)
       5. python -m model_build export        ship it in edgebird/models
 
     \b
@@ -89,11 +96,11 @@ def main() -> None:
 
     \b
     Besides:
-      python -m model_build fetch NAME   download CIFAR-10, CUB-200-2011 or MNIST
-      python -m model_build mine         find bird-free pictures that a next training should repeat
-      python -m model_build tile-time    time a tile beside a well-known network
-      python -m model_build places       what comparing pictures of one place does
-      python -m model_build report       curves, and the worst mistakes as pictures
+      python -m model_build fetch NAME  download CIFAR-10, CUB-200-2011 or MNIST
+      python -m model_build mine        find empty pictures it still sees birds in
+      python -m model_build tile-time   time a tile beside a well-known network
+      python -m model_build places      what comparing pictures of one place does
+      python -m model_build report      curves, the worst mistakes as pictures
 
     Each step tells more with --help. A training that was stopped goes on where it was.
     The classifier, bird or not, has the same steps: python -m model_build classifier --help.
@@ -280,6 +287,8 @@ def train(
     if start_from is not None and from_scratch:
         raise click.UsageError("give --start-from or --from-scratch, not both")
 
+    import msgspec
+
     from edgebird.errors import ModelError
     from edgebird.model import DEFAULT_DETECTOR
     from model_build.runs import is_gathered, load_sources, origin_of
@@ -306,6 +315,8 @@ def train(
             start_from=start_from,
         )
         sources = load_sources(origin, run, click.echo)
+        if sources.own is not None:
+            origin = msgspec.structs.replace(origin, learnt=sources.own.learnt)
     except (ModelError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(_with_cure(error)) from None
 
@@ -337,6 +348,7 @@ def train(
             start_from=start_from,
             checkpoint_every=max(1, min(500, recipe.steps // 6)),
             validate=lambda model: training_figures(model, sets),
+            record=origin.write,
             device=device,
         )
     except ValueError as error:
@@ -352,8 +364,10 @@ def train(
         # Threads of TensorFlow still wait for pictures or for the other machine: an ordinary exit
         # would wait for them, or crash.
         os._exit(1)
+    except KeyboardInterrupt:
+        click.echo("\nstopped", err=True)
+        os._exit(130)  # as above
     if device.part.index == 0:
-        origin.write(run)
         click.echo(f"trained: {run / 'detector.weights.h5'}")
         click.echo(f"next: {_step('quantize', run)}")
 
@@ -436,6 +450,7 @@ def mine(run: Path, score: float) -> None:
 
 @main.command(short_help="Measure the float and the int8 model.")
 @MEASURED
+@MEASURED_BIRDS
 @RUN
 @click.option(
     "--flagged-share",
@@ -443,7 +458,7 @@ def mine(run: Path, score: float) -> None:
     show_default=True,
     help="Share of empty validation pictures that the default threshold may flag.",
 )
-def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
+def evaluate(data: Path | None, birds: tuple[str, ...], run: Path, flagged_share: float) -> None:
     """Measure the float and the int8 model on val, val-small, nestbox and empty-hard, or on own.
 
     Uses the runtime's own detector code. Chooses the default threshold on the empty pictures of
@@ -453,7 +468,7 @@ def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
     weights, tflite = _weights(run), _tflite(run)
     origin = _origin(run)
     foreign = _is_foreign(data, origin)
-    origin, sets = _measured_on(run, data)
+    origin, sets = _measured_on(run, data, birds)
 
     from model_build.trunk import trunk_named
     from model_build.validation import evaluate_models, measured_detectors, table
@@ -472,19 +487,20 @@ def evaluate(data: Path | None, run: Path, flagged_share: float) -> None:
 
 @main.command(short_help="Draw curves and the worst mistakes.")
 @MEASURED
+@MEASURED_BIRDS
 @RUN
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to.  [default: report/ in the run's folder]",
 )
-def report(data: Path | None, run: Path, to: Path | None) -> None:
+def report(data: Path | None, birds: tuple[str, ...], run: Path, to: Path | None) -> None:
     """Draw curves, recall by size and kind, and the worst mistakes of the float and int8 model.
 
     The contact sheets show pictures of the data sets: do not publish them.
     """
     weights, tflite = _weights(run), _tflite(run)
-    origin, sets = _measured_on(run, data)
+    origin, sets = _measured_on(run, data, birds)
 
     from model_build.report import write_report
     from model_build.trunk import trunk_named
@@ -581,13 +597,14 @@ def export(run: Path, to: Path | None) -> None:
         raise click.ClickException(str(error)) from None
     if not model.card.metrics:
         raise click.ClickException(f"its figures are missing; first: {_step('evaluate', run)}")
-    if to is None and _origin(run).is_own:
+    origin = _origin(run)
+    if to is None and origin.is_own:
         raise click.ClickException(
             "this model knows one feeder and should not replace the shipped one: say where --to"
         )
     path = (to or Path("edgebird/models")) / model.path.name
     write_model(model.content, model.card, path)
-    path.with_suffix(".md").write_text(card_page(model.card), encoding="utf-8")
+    path.with_suffix(".md").write_text(card_page(model.card, origin.threshold), encoding="utf-8")
     click.echo(f"shipped: {path}, threshold {model.card.threshold}")
 
 
@@ -639,9 +656,11 @@ def _sources_of(run: Path, data: Path | None):
     from model_build.runs import load_sources
 
     origin = _origin(run)
-    if data is not None:
+    if data is not None and data.resolve() != Path(origin.data).resolve():
         # the hard ones are among the run's own pictures
-        origin = msgspec.structs.replace(origin, data=str(data.resolve()), hard_negatives=None)
+        origin = msgspec.structs.replace(
+            origin, data=str(data.resolve()), hard_negatives=None, learnt=None
+        )
     try:
         return origin, load_sources(origin, run, click.echo)
     except (FileNotFoundError, ValueError) as error:
@@ -660,7 +679,7 @@ def _is_foreign(data: Path | None, origin) -> bool:
     return not is_gathered(data) or (origin.is_own and Path(origin.data).exists())
 
 
-def _measured_on(run: Path, data: Path | None):
+def _measured_on(run: Path, data: Path | None, birds: tuple[str, ...] = ()):
     """What a run was made from, and the sets that it is measured on."""
     import msgspec
 
@@ -668,10 +687,12 @@ def _measured_on(run: Path, data: Path | None):
 
     origin = _origin(run)
     if not _is_foreign(data, origin) or is_gathered(data):
+        if birds:
+            raise click.UsageError("--bird goes with --data and a folder of other pictures")
         origin, sources = _sources_of(run, data)
         return origin, _validation_sets(sources)
     try:
-        pictures, gathered = load_unseen(origin, data, click.echo)
+        pictures, gathered = load_unseen(origin, data, click.echo, birds)
     except (FileNotFoundError, ValueError) as error:
         raise click.ClickException(_with_cure(error)) from None
     return msgspec.structs.replace(origin, data=str(data.resolve())), _sets_of(pictures, gathered)

@@ -26,11 +26,12 @@ _LIMITS = """\
 - It counts birds for people who like birds. Do not let anything depend on it that matters more."""
 
 
-def card_page(card: ModelCard) -> str:
+def card_page(card: ModelCard, start_threshold: float | None = None) -> str:
     """The card in Markdown.
 
     Args:
         card: of a detector.
+        start_threshold: that of the model that its training started from.
     """
     width, height = card.input_size_px
     parts = [
@@ -39,7 +40,7 @@ def card_page(card: ModelCard) -> str:
         f"EfficientNet-Lite with a head that answers for every {card.stride_px} x "
         f"{card.stride_px} pixels. What the program reads is in the `.json` beside this page.",
         "## Figures",
-        _figures(card),
+        _figures(card, start_threshold),
         "## Limits",
         _LIMITS,
         "## Training data and terms",
@@ -51,7 +52,7 @@ def card_page(card: ModelCard) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _figures(card: ModelCard) -> str:
+def _figures(card: ModelCard, start_threshold: float | None) -> str:
     if not card.metrics:
         return "Not measured yet."
     parts = [
@@ -64,6 +65,8 @@ def _figures(card: ModelCard) -> str:
         parts[0] += f" The threshold was chosen on `{card.threshold_chosen_at.dataset}`."
         if "empty-hard" in card.metrics:
             parts[0] += " Pictures of `empty-hard` were among the empty ones that it keeps quiet."
+    elif card.threshold == start_threshold:
+        parts[0] += " The threshold is that of the model it was trained on from."
     stills = {name: kinds["stills"] for name, kinds in card.metrics.items()}
     rows = []
     for name, m in stills.items():

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgebird.errors import OutputError
+from model_build.whole_files import replacing
 
 CHECKPOINT = "checkpoint.npz"
+_CURE = "give the same ones to go on, or another folder for a new run"
+OTHER_PICTURES = f"was made with other pictures or labels, or by another version; {_CURE}"
 
 
 def save_checkpoint(
@@ -38,17 +39,8 @@ def save_checkpoint(
     partial = path.with_suffix(".partial.npz")
     arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(state)}
     told = {"step": step, "recipe": json.dumps(asdict(recipe)), "pictures": pictures}
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **told, start=start, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        # what keeps us from writing may keep us from deleting, too
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    with replacing(path, partial):
+        np.savez(partial, **told, start=start, **arrays)
 
 
 def restore_checkpoint(
@@ -62,18 +54,15 @@ def restore_checkpoint(
     """
     if not path.exists():
         return 0
-    cure = "give the same ones to go on, or another folder for a new run"
     settings = settings_of(path)
     if settings != json.loads(json.dumps(asdict(recipe))):
-        raise ValueError(f"{path} was made with other settings: {settings}; {cure}")
+        raise ValueError(f"{path} was made with other settings: {settings}; {_CURE}")
     with _opened(path) as saved:
         if int(saved["pictures"]) != pictures:
-            raise ValueError(
-                f"{path} was made with other pictures or labels, or by another version; {cure}"
-            )
+            raise ValueError(f"{path} {OTHER_PICTURES}")
         # earlier versions did not tell
         if "start" in saved and int(saved["start"]) != start:
-            raise ValueError(f"{path} began with other weights (--start-from); {cure}")
+            raise ValueError(f"{path} began with other weights (--start-from); {_CURE}")
         names = [name for name in saved if name.isdecimal()]
         if len(names) != len(state):
             # a GPU's half precision needs a scale for the loss

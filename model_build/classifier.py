@@ -42,6 +42,7 @@ from model_build.normalization import normalized_after
 from model_build.start_weights import load_keras_weights
 from model_build.train import learning_rate
 from model_build.trunk import LITE2, Trunk, freeze_trunk
+from model_build.whole_files import save_weights
 
 LOG, WEIGHTS = "metrics.jsonl", "classifier.weights.h5"
 # Of what the classes of the sets teach beside "bird or not", in the sum of the losses.
@@ -246,7 +247,7 @@ def train_classifier(
         ValueError: the folder holds a run with another recipe, or one that began with other
             weights, or its checkpoint is damaged; or ``start_from`` is no file with this network's
             weights.
-        OutputError: the checkpoint cannot be written.
+        OutputError: the checkpoint or the weights cannot be written.
     """
     keras.utils.set_random_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -317,5 +318,5 @@ def train_classifier(
             progress.set_postfix({k: line[k] for k in ("loss", "pictures_per_s")})
             save_checkpoint(folder / CHECKPOINT, state, step, recipe, start=start)
             sums, started, started_step = np.zeros(2), time.monotonic(), step
-    averaged.save_weights(folder / WEIGHTS)
+    save_weights(averaged, folder / WEIGHTS)
     return averaged

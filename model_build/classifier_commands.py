@@ -161,6 +161,7 @@ def quantize(
     from model_build.classifier_report import choose_threshold
     from model_build.equalize import prepare_for_int8
     from model_build.quantize import to_int8
+    from model_build.whole_files import save_weights
 
     pictures = _load(data)
     chosen = recipe_of(weights.parent)
@@ -175,7 +176,7 @@ def quantize(
         np.array([p.bird for p in pictures.calibration]),
     )
     verdict = verdict_model(model, chosen, calibration)
-    verdict.save_weights(weights.with_name(VERDICT))
+    save_weights(verdict, weights.with_name(VERDICT))
     representative = representative_pictures(pictures.training, chosen)
     prepare_for_int8(verdict, chosen.trunk, representative)
     content = to_int8(verdict, representative)

@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from model_build.datasets import Example
+from model_build.whole_files import replacing
 
 LONGEST_SIDE_PX = 176
 _MARGIN = 0.25  # context around the box that GrabCut takes for background, in box sides
@@ -88,6 +89,9 @@ def write_cutouts(boxed: Iterable[Example], crops: Iterable[Example], path: Path
 
     Returns:
         How many were good enough to keep.
+
+    Raises:
+        OutputError: it cannot be written.
     """
     examples = _with_something_to_cut(boxed, crops)
     with tqdm(desc=path.stem, total=len(examples)) as progress:
@@ -119,6 +123,9 @@ def _mark_of(examples: Iterable[Example]) -> bytes:
 def write_cutouts_in_parts(boxed: Iterable[Example], crops: Iterable[Example], path: Path) -> int:
     """`write_cutouts` for many pictures: what is done stays in a folder beside the file if this is
     stopped, and is not done again.
+
+    Raises:
+        OutputError: a file cannot be written.
     """
     examples = _with_something_to_cut(boxed, crops)
     folder = path.with_suffix(".parts")
@@ -146,14 +153,13 @@ def _write(cutouts: Iterable[Iterable[tuple[str, bytes]]], path: Path, mark: byt
     count = 0
     # with the process's number: several machines of a training may share a disk
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    with zipfile.ZipFile(partial, "w") as archive:
+    with replacing(path, partial), zipfile.ZipFile(partial, "w") as archive:
         archive.comment = mark
         for things in cutouts:
             for name, encoded in things:
                 # a name of bytes that are no text would not be written
                 archive.writestr(name.encode(errors="backslashreplace").decode(), encoded)
                 count += 1
-    partial.rename(path)
     return count
 
 

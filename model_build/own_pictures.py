@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,8 +35,9 @@ LONGEST_SIDE_PX = 800
 VALIDATION_SHARE, LARGEST_VALIDATION_SHARE = 1 / 7, 0.4
 _VALIDATION_FOLDERS = {"val", "valid", "validation", "test"}
 _BLOCKS = 21
+_RANDOM_NUMBER = re.compile(r"^[0-9a-f]{8}-")
 _SMALLEST_BIRD_PX = 8
-_SHOWN_PROBLEMS = 10
+_SHOWN_PROBLEMS, _SHOWN_FOLDERS = 10, 5
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class OwnPictures:
     unlabelled: int
     problems: list[str]
 
+    @property
+    def learnt(self) -> int:
+        """A number that tells the pictures to learn from, by their names."""
+        return zlib.crc32(os.fsencode("\n".join(example.name for example in self.train)))
+
     def __str__(self) -> str:
         """A summary in a few lines."""
         lines = [f"{self.format} labels"]
@@ -65,6 +72,8 @@ class OwnPictures:
             empty = sum(not len(e.fractions) for e in examples)
             if examples:
                 lines.append(f"{len(examples):6d} pictures {name}: {birds} birds, {empty} empty")
+        if self.train and self.validation:
+            lines[-1] += f" ({self._measured()})"
         if self.unlabelled:
             lines.append(
                 f"{self.unlabelled:6d} pictures without a label are left out; if there is no bird "
@@ -78,6 +87,14 @@ class OwnPictures:
         # a file's name may have bytes that are no text
         return "\n".join(lines).encode(errors="backslashreplace").decode()
 
+    def _measured(self) -> str:
+        """Which pictures are measured on, in a few words."""
+        folders = list(dict.fromkeys(_folder_of(example) for example in self.validation))
+        if not {_folder_of(example) for example in self.train}.isdisjoint(folders):
+            return "runs of neighbours"
+        shown, more = folders[:_SHOWN_FOLDERS], len(folders) - _SHOWN_FOLDERS
+        return ", ".join(name or "." for name in shown) + (f" and {more} more" if more > 0 else "")
+
 
 def load_own_pictures(
     folder: Path,
@@ -85,6 +102,7 @@ def load_own_pictures(
     *,
     unlabelled_are_empty: bool = False,
     unseen: bool = False,
+    usual: Sequence[str] = (),
 ) -> OwnPictures:
     """Read a folder of pictures with labels, see `labels`.
 
@@ -94,6 +112,7 @@ def load_own_pictures(
         unlabelled_are_empty: whether there is no bird in pictures without a label.
         unseen: whether no network learns from the folder, so that all of it is to measure on. (Of
             CUB-200-2011 only some species, see `datasets.is_unseen_in_cub_2011`.)
+        usual: for ``unseen`` pictures, see `labels.bird_names`.
 
     Raises:
         ValueError: the labels cannot be read or used, or there are too few birds.
@@ -103,6 +122,7 @@ def load_own_pictures(
     used = bird_names(
         sorted({name for label in labels.by_picture.values() for name in label.names}),
         birds,
+        usual if unseen else None,
     )
     wanted = dict(labels.by_picture)
     if unlabelled_are_empty:
@@ -118,13 +138,13 @@ def load_own_pictures(
         name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
         return Example(name, b"" if unseen else _encoded(path, picture), fractions)
 
-    ordered = sorted(wanted.items(), key=lambda item: natural_key(item[0]))
+    ordered = [(path, wanted[path]) for path in _in_order(wanted)]
     with ThreadPoolExecutor() as pool:
         loaded = list(tqdm(pool.map(load, ordered), "reading pictures", len(ordered)))
     problems.extend(item for item in loaded if isinstance(item, str))
     examples = [item for item in loaded if isinstance(item, Example)]
     inside = [e.name.removeprefix(f"{folder.name}/") for e in examples]
-    clips = [path.rpartition("/")[0] for path in inside]
+    clips = [_folder_of(e) for e in examples]
     validation = set(range(len(examples))) if unseen else None
     if labels.format == "CUB-200-2011":
         # the same species as in the packs, which have pictures of this set
@@ -153,6 +173,30 @@ def load_own_pictures(
         len(labels.unlabelled) * (not unlabelled_are_empty),
         problems,
     )
+
+
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    """Pictures in natural order, a clip's frames beside each other.
+
+    Label Studio exports each with a random number before its name, which is left off where all of a
+    folder have one. Numbers without a letter are no random ones, but dates.
+    """
+    by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_folder[path.parent].append(path)
+    keys = {}
+    for folder, inside in by_folder.items():
+        exported = all(_RANDOM_NUMBER.match(path.name) for path in inside)
+        dated = all(path.name[:8].isdecimal() for path in inside)
+        for path in inside:
+            name = _RANDOM_NUMBER.sub("", path.name) if exported and not dated else path.name
+            keys[path] = natural_key(folder / name), natural_key(path)
+    return sorted(keys, key=keys.__getitem__)
+
+
+def _folder_of(example: Example) -> str:
+    """Where a picture lies in the folder of all; empty where it lies in that itself."""
+    return example.name.partition("/")[2].rpartition("/")[0]
 
 
 def split(clips: Sequence[str], has_bird: Sequence[bool]) -> set[int] | None:
@@ -255,9 +299,9 @@ def _fractions(label: Label, birds: set[str], picture: Image) -> np.ndarray:
         # Scaled copies are fine, turned ones are not.
         aspect = label.size[0] / label.size[1]
         if not 0.97 < aspect / (width / height) < 1.03:
-            w, h = map(int, label.size)
+            w, h = label.size
             raise ValueError(
-                f"its label is for {w} x {h} pixels, the picture has {width} x {height}"
+                f"its label is for {w:.0f} x {h:.0f} pixels, the picture has {width} x {height}"
             )
     if birds & set(label.crowds):
         raise ValueError("its label has a crowd of birds, and no box for each")

@@ -11,9 +11,11 @@ import msgspec
 
 from edgebird.model import TrainingData, load_model
 from model_build.augment import Material
+from model_build.checkpoint import OTHER_PICTURES
 from model_build.cutouts import are_cut_out_of, read_cutouts, write_cutouts
 from model_build.datasets import Example, Packs, load_packs
 from model_build.own_pictures import OwnPictures, load_own_pictures, mixed, own_material
+from model_build.whole_files import replacing
 
 RECORD = "run.json"
 # How many times more often than other bird-free pictures the hard ones are shown.
@@ -49,6 +51,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         hard_negatives: file that names bird-free pictures which a model took for birds.
         threshold: of the model that the training started from, see `validation`.
         training_data: all that went into the weights.
+        learnt: `OwnPictures.learnt`; None for the packs alone, and in runs of earlier versions.
     """
 
     data: str
@@ -63,6 +66,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     training_data: list[TrainingData] = msgspec.field(
         default_factory=lambda: [*PACKS_DATA, trunk_data("lite0")]
     )
+    learnt: int | None = None
 
     @property
     def is_own(self) -> bool:
@@ -70,9 +74,15 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return not is_gathered(Path(self.data))
 
     def write(self, run: Path) -> None:
-        """Keep it in the run's folder."""
+        """Keep it in the run's folder.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         run.mkdir(parents=True, exist_ok=True)
-        (run / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
+        path, partial = run / RECORD, run / f"{RECORD}.partial"
+        with replacing(path, partial):
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
 
     @staticmethod
     def read(run: Path) -> Origin:
@@ -248,7 +258,9 @@ def load_sources(origin: Origin, run: Path, say: Callable[[str], None]) -> Sourc
 
     Raises:
         FileNotFoundError: the packs are incomplete.
-        ValueError: pictures or labels cannot be used.
+        ValueError: pictures or labels cannot be used, or the run learnt from others of the folder,
+            so that those to measure on now may be among them.
+        OutputError: what was cut out cannot be written.
     """
     if not origin.is_own:
         gathered = load_gathered(Path(origin.data))
@@ -256,6 +268,8 @@ def load_sources(origin: Origin, run: Path, say: Callable[[str], None]) -> Sourc
     own = load_own_pictures(
         Path(origin.data), origin.birds, unlabelled_are_empty=origin.unlabelled_are_empty
     )
+    if origin.learnt not in (None, own.learnt):
+        raise ValueError(f"{run / RECORD} {OTHER_PICTURES}")
     say(str(own))
     cutouts = run / "cutouts.zip"
     if not are_cut_out_of(own.train, cutouts):
@@ -270,7 +284,7 @@ def load_sources(origin: Origin, run: Path, say: Callable[[str], None]) -> Sourc
 
 
 def load_unseen(
-    origin: Origin, folder: Path, say: Callable[[str], None]
+    origin: Origin, folder: Path, say: Callable[[str], None], birds: Sequence[str] = ()
 ) -> tuple[list[Example], Gathered | None]:
     """Read pictures that a run has nothing to do with, to measure on all of them.
 
@@ -278,6 +292,7 @@ def load_unseen(
         origin: of the run.
         folder: with the pictures and their labels.
         say: told what there is.
+        birds: names in its labels that mean a bird, in place of the run's.
 
     Returns:
         The pictures, and the packs where those were mixed with the run's own pictures.
@@ -294,7 +309,11 @@ def load_unseen(
             "its own folder that were kept for that"
         )
     own = load_own_pictures(
-        folder, origin.birds, unlabelled_are_empty=origin.unlabelled_are_empty, unseen=True
+        folder,
+        birds,
+        unlabelled_are_empty=origin.unlabelled_are_empty,
+        unseen=True,
+        usual=origin.birds,
     )
     say(str(own))
     gathered = None if origin.packs is None else load_gathered(Path(origin.packs))

@@ -45,6 +45,7 @@ from model_build.network import build_detector, scaled
 from model_build.normalization import adopt_plain_weights, copy_without_normalization
 from model_build.start_weights import load_start_weights
 from model_build.trunk import freeze_trunk, trunk_named, trunk_variables
+from model_build.whole_files import save_weights
 
 LOG, WEIGHTS = "metrics.jsonl", "detector.weights.h5"
 # How TensorBoard tells a curve from other things.
@@ -192,6 +193,7 @@ def train(
     start_from: Path | None = None,
     checkpoint_every: int = 500,
     validate: Callable[[keras.Model], dict[str, float]] | None = None,
+    record: Callable[[Path], None] | None = None,
     device: Device | None = None,
 ) -> keras.Model:
     """Train, or go on with the run in ``folder``.
@@ -204,6 +206,7 @@ def train(
         start_from: weights to start from in place of ImageNet's, see `load_start_weights`.
         checkpoint_every: steps between checkpoints, each with a line in the log.
         validate: figures for the log from a model with the averaged weights.
+        record: writes to ``folder`` what later steps need to know, before there are weights.
         device: what to train on.
 
     Returns:
@@ -213,7 +216,7 @@ def train(
         ValueError: the run in ``folder`` has other settings, pictures or boxes, began with other
             weights or on another kind of device, or its checkpoint is damaged; or ``start_from``
             holds no weights of this network.
-        OutputError: the checkpoint cannot be written.
+        OutputError: the checkpoint or the weights cannot be written.
     """
     device = device or choose_device()
     strategy, part = device.strategy, device.part
@@ -337,7 +340,9 @@ def train(
     if recipe.normalized:
         copy_without_normalization(averaged, plain)
     if is_chief:
-        plain.save_weights(folder / WEIGHTS)
+        if record is not None:
+            record(folder)
+        save_weights(plain, folder / WEIGHTS)
     if part.machines > 1:
         # The first machine to leave would look like a failure to the others.
         _wait_for_all(strategy)

@@ -259,7 +259,8 @@ def evaluate_models(
     ``val`` and ``empty-hard`` are flagged as ``stills`` (`measured_detectors`). A few dozen empty
     pictures cannot vouch for a low one: where the training started from a model with a
     ``start_threshold``, it is not below that, unless one at which more of the ``own`` birds are
-    found is better there (`best_threshold`). Without empty pictures it stays as it is.
+    found is better there (`best_threshold`). Without empty pictures it stays as it is. The card
+    tells where it was chosen, unless it is the ``start_threshold``.
 
     Args:
         model: the int8 model.
@@ -286,8 +287,10 @@ def evaluate_models(
     stills = [judged[name]["stills"] for name in chosen_on]
     chooses = not foreign and any(len(one.best_empty_scores) for one in stills)
     threshold = quietest_threshold(stills, flagged_share) if chooses else model.card.threshold
+    inherited = False
     if chooses and start_threshold is not None and "own" in judged:
         trusted = min(start_threshold, best_threshold(judged["own"]["stills"]))
+        inherited = threshold < trusted == start_threshold
         threshold = max(threshold, trusted)
     metrics = {
         name: {kind: at_threshold(j, threshold) for kind, j in kinds.items()}
@@ -297,7 +300,7 @@ def evaluate_models(
     if chooses:
         there = metrics[chosen_on[0]]["stills"]
         point = OperatingPoint(chosen_on[0], there.precision or 0.0, there.recall or 0.0)
-        card = msgspec.structs.replace(card, threshold_chosen_at=point)
+        card = msgspec.structs.replace(card, threshold_chosen_at=None if inherited else point)
     if not foreign:
         write_model(model.content, card, model.path)
     return card

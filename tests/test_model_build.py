@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import pickle
 import zipfile
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("tqdm", reason="the build stage's libraries are in the newest run only")
 
+from edgebird.errors import OutputError
 from edgebird.structures import Detections
 from model_build import cutouts as cutting
 from model_build.augment import Material, paste, training_scene
@@ -229,6 +231,22 @@ def test_cutouts_are_written_and_read_back(tmp_path: Path) -> None:
     assert count == len(cutouts) == 1
     assert decode_cutout(cutouts[0]).shape[2] == 4
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("end", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_cutting_that_ends_early_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    def stop(*_: object) -> None:
+        raise end
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", stop)
+    path = tmp_path / "cutouts.zip"
+    with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
+        write_cutouts([example(1)], [], path)
+    if isinstance(end, OSError):
+        assert str(caught.value) == f"cannot write {path}: No space left on device"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cutting_goes_on_where_it_was_stopped(

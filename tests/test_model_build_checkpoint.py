@@ -1,4 +1,4 @@
-"""Checkpoints: which training they belong to, and what happens to damaged ones."""
+"""Checkpoints: which training they belong to, and what happens to damaged ones; weights."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from model_build.checkpoint import (
     save_checkpoint,
     settings_of,
 )
+from model_build.whole_files import save_weights
 
 
 @dataclass(frozen=True)
@@ -117,3 +118,53 @@ def test_a_full_disk_costs_the_new_checkpoint_only(
     assert str(caught.value) == f"cannot write {path}: No space left on device"
     assert list(path.parent.iterdir()) == [path]
     assert restored(path, start=11) == [5, 1.0, 2.0]
+
+
+class Network:
+    """Its weights are written in part, and then an error ends it, if any."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.variables = state(1.0)
+        self._error = error
+
+    def save_weights(self, path: Path) -> None:
+        path.write_bytes(b"half")
+        if self._error is not None:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "Can't write data (\n, errno = 28"), "No space left on device"),
+        (RuntimeError("Can't decrement (time = now\n, errno = 28"), "Can't decrement (time = now"),
+    ],
+)
+def test_weights_that_cannot_be_written_leave_those_before(
+    tmp_path: Path, error: Exception, told: str
+) -> None:
+    path = tmp_path / "detector.weights.h5"
+    path.write_bytes(b"before")
+    with pytest.raises(OutputError) as caught:
+        save_weights(Network(error), path)
+    assert str(caught.value) == f"cannot write {path}: {told}"
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"before"
+    save_weights(Network(None), path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"half"
+
+
+def test_weights_are_not_begun_where_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What h5py prints on a full disk cannot be caught."""
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        assert length >= 12
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        save_weights(Network(AssertionError()), tmp_path / "detector.weights.h5")
+    assert list(tmp_path.iterdir()) == []

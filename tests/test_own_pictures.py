@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
+from click import ClickException
 
 pytest.importorskip("tqdm", reason="the build stage's libraries are in the newest run only")
 
@@ -207,6 +210,35 @@ def test_species_have_to_be_named_as_birds(tmp_path: Path) -> None:
         load_own_pictures(tmp_path, ["crow"])
 
 
+@pytest.mark.parametrize(
+    ("present", "wanted", "usual", "birds"),
+    [
+        (["cat", "robin"], [], ["robin", "great tit"], ["robin"]),
+        ([], [], ["robin"], []),
+        (["Bird", "cat"], [], ["robin"], ["Bird"]),
+        (["cat", "crow"], ["crow", "robin"], ["robin"], ["crow"]),
+        (["squirrel"], ["bird"], [], []),
+        (["crow"], [], [], ["crow"]),
+    ],
+)
+def test_pictures_to_measure_on_need_not_show_every_kind_of_bird(
+    present: list[str], wanted: list[str], usual: list[str], birds: list[str]
+) -> None:
+    assert bird_names(present, wanted, usual) == set(birds)
+
+
+def test_labels_that_name_birds_in_another_way_are_not_taken_for_empty_pictures(
+    tmp_path: Path,
+) -> None:
+    other = tmp_path / "other"
+    three_labels(other)
+    of_crows = Origin(data=str(tmp_path / "learnt"), birds=["crow"])
+    with pytest.raises(ValueError, match=r"--bird; the labels are: Great tit, robin, squirrel"):
+        load_unseen(of_crows, other, print)
+    pictures, _ = load_unseen(of_crows, other, print, ["robin", "wren"])
+    assert sum(len(e.fractions) for e in pictures) == 8
+
+
 # --- what is wrong
 
 BAD_YOLO = [
@@ -255,6 +287,7 @@ BAD_VOC = [
     (voc("bird").replace("<ymin>31.0</ymin>", "<ymin>high</ymin>"), "object 1: <ymin>: expected a"),
     (voc("bird").replace("bndbox", "box"), "object 1: <bndbox> is missing"),
     (voc("bird", size="<width>120</width><height>160</height>"), "label is for 120 x 160 pixels"),
+    (voc("bird", size="<width>160</width><height>1e999</height>"), "label is for 160 x inf pixels"),
     (
         "<annotation><object><name>bird</name><bndbox><xmin>0.2</xmin><ymin>0.2</ymin>"
         "<xmax>0.5</xmax><ymax>0.5</ymax></bndbox></object></annotation>",
@@ -284,6 +317,7 @@ def coco_with(**changes: object) -> str:
 
 BAD_COCO = [
     (coco_with(bbox=[1, 2, 3]), "annotations[3]: bbox: expected [x, y, width, height]"),
+    (coco_with(bbox=[1, 10**400, 3, 4]), "annotations[3]: bbox: expected [x, y, width, height]"),
     (coco_with(category_id=1), "annotations[3]: there is no category 1"),
     (coco_with(iscrowd=1), "3.jpg: its label has a crowd of birds"),
     (coco_with(bbox=[0.2, 0.2, 0.3, 0.4]), "annotations[3]: a box from (0.2, 0.2) to (0.5, 0.6)"),
@@ -486,7 +520,31 @@ def test_birds_are_birds_however_they_are_written(written: str) -> None:
     [
         ("labels.json", '{"images": [],\n "annotations": [}', r"labels\.json, line 2"),
         ("labels.json", '{"images": [{"id": 1}], "annotations": []}', r"images\[0\]: 'file_name'"),
+        ("labels.json", '{"images": null, "annotations": []}', r"json: images: expected a list"),
+        ("labels.json", '{"images": [], "annotations": 5}', r"json: annotations: expected a list"),
+        (
+            "labels.json",
+            '{"images": [], "annotations": [], "categories": null}',
+            r"json: categories: expected a list",
+        ),
+        (
+            "labels.json",
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "1.jpg", "width": 10**400, "height": 5}],
+                    "annotations": [],
+                }
+            ),
+            r"images\[0\]: width and height: expected numbers",
+        ),
+        ("labels.json", '{"images": [], "annotations": ' + "9" * 5000, r"json is damaged"),
+        ("labels.json", '{"images": [], "annotations": ' + "[" * 100_000, r"json is damaged"),
         ("data.yaml", "names: [a", r"data\.yaml is damaged"),
+        ("data.yaml", "names: {.inf: bird}", r"data\.yaml is damaged"),
+        ("data.yaml", "names: {!!bool q: bird}", r"data\.yaml is damaged"),
+        ("data.yaml", "names: {!!int '': bird}", r"data\.yaml is damaged"),
+        ("data.yaml", "names: {!!timestamp q: bird}", r"data\.yaml is damaged"),
+        ("data.yaml", "names: " + "[" * 600, r"data\.yaml is damaged"),
         ("notes.md", "", "holds 1 pictures but no labels in YOLO, Pascal VOC or COCO"),
     ],
 )
@@ -544,6 +602,39 @@ def test_frames_of_one_folder_are_split_in_runs_of_neighbours() -> None:
     borders = sum((i in chosen) != (i + 1 in chosen) for i in range(209))
     assert 30 <= len(chosen) <= 84
     assert borders <= 2 * len(chosen) / 10
+
+
+def frames(folder: Path, name: Callable[[int], str]) -> tuple[list[int], str]:
+    """The numbers of those that are measured on, in order, and what is said of it."""
+    for number in range(42):
+        put(folder, f"{name(number)}frame{number}.jpg", picture())
+        put(folder, f"{name(number)}frame{number}.txt", yolo_line())
+    own = load_own_pictures(folder)
+    numbers = [int(re.findall(r"frame(\d+)", e.name)[0]) for e in own.validation]
+    return numbers, str(own)
+
+
+def test_random_numbers_before_all_names_do_not_mix_a_clips_frames(tmp_path: Path) -> None:
+    def random(number: int) -> str:
+        return f"{zlib.crc32(bytes([number])):08x}-"
+
+    plain, said = frames(tmp_path / "plain", lambda _: "")
+    assert "measure on: 6 birds, 0 empty (runs of neighbours)" in said
+    assert frames(tmp_path / "exported", random)[0] == plain
+    deep = frames(tmp_path / "deep", lambda n: f"images/{random(n)}")
+    assert deep == frames(tmp_path / "deeper", lambda _: "images/")
+    assert frames(tmp_path / "partly", lambda n: random(n) if n else "")[0] != plain
+    # a day's frames stay beside each other
+    days, _ = frames(tmp_path / "days", lambda n: f"2024050{n % 3}-")
+    assert days == sorted(days, key=lambda n: (n % 3, n))
+
+
+def test_it_is_told_which_folders_are_measured_on(tmp_path: Path) -> None:
+    measured, said = frames(tmp_path / "few", lambda n: f"2024-05-0{n % 6}/")
+    [day] = {number % 6 for number in measured}
+    assert f"7 pictures to measure on: 7 birds, 0 empty (2024-05-0{day})\n" in f"{said}\n"
+    _, said = frames(tmp_path / "many", lambda n: f"{'val' if n % 2 else 'train'}/{n % 14}/")
+    assert "0 empty (val/1, val/3, val/5, val/7, val/9 and 2 more)" in said
 
 
 def test_both_sides_have_birds_or_there_is_no_split(tmp_path: Path) -> None:
@@ -698,6 +789,27 @@ def test_hard_ones_among_own_pictures_are_shown_more_often(tmp_path: Path) -> No
     origin.write(tmp_path / "run")
     other = drawn_feeder(tmp_path / "other")
     assert _sources_of(tmp_path / "run", other)[1].material.empties
+
+
+def test_a_run_that_learnt_from_other_pictures_of_its_folder_is_not_measured(
+    tmp_path: Path,
+) -> None:
+    folder, run = drawn_feeder(tmp_path / "feeder"), tmp_path / "run"
+    own = load_own_pictures(folder)
+    earlier = Origin(data=str(folder))
+    msgspec.structs.replace(earlier, learnt=own.learnt).write(run)
+    # a corrected label changes nothing in what is measured on
+    (folder / own.train[0].stem).with_suffix(".txt").write_text(yolo_line())
+    assert _sources_of(run, None)[1].own.learnt == own.learnt
+    put(folder, "new.jpg", picture())
+    put(folder, "new.txt", "")
+    for data in (None, folder):
+        with pytest.raises(ClickException, match=r"run\.json was made with other pictures or"):
+            _sources_of(run, data)
+    # all of another folder's pictures are new to it
+    assert _sources_of(run, drawn_feeder(tmp_path / "other"))
+    earlier.write(run)
+    assert _sources_of(run, None)
 
 
 def test_a_run_knows_what_the_weights_it_started_from_were_made_of(tmp_path: Path) -> None:
