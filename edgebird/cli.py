@@ -58,9 +58,7 @@ Exit codes:
 
 def main() -> NoReturn:
     """Entry point: errors become one line and an exit code."""
-    # closed by whoever started us (`2>&-`)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    _open_closed_streams()
     try:
         cli.main(prog_name="edgebird", standalone_mode=False)
     except click.ClickException as error:
@@ -82,6 +80,18 @@ def main() -> NoReturn:
         log.error("standard output cannot be written: %s", error.strerror)
         sys.exit(OutputError.exit_code)
     sys.exit(0)
+
+
+def _open_closed_streams() -> None:
+    """Those closed by whoever started us (`2>&-`), or what is opened next would pass for them."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the lowest that is free, so that it gets this number
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _discard_output() -> None:
@@ -491,8 +501,16 @@ def watch(
             run_command(alert)
 
     stop = threading.Event()
+    previous: dict[int, Any] = {}
+
+    def end(*_: object) -> None:
+        # so that a second signal ends a watch whose output nobody reads
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        previous[number] = signal.signal(number, end)
     receive(
         address,
         on_alert=show,

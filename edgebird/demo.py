@@ -45,18 +45,21 @@ def run_demo(seconds: float, seed: int, save: Path) -> None:
             args=(parse_broker_url(broker.url),),
             kwargs={"on_alert": show, "stop": stop, "device": _DEVICE, "on_ready": ready.set},
             name="subscriber",
+            daemon=True,
         )
         subscriber.start()
-        # Alerts are not retained: one sent before the subscription would be missed.
-        ready.wait(10)
-        click.echo(f"a drawn feeder for {seconds:.0f} s, broker at {broker.url}; alerts received:")
-        config = overruled(
-            Config(),
-            camera={"source": f"demo:?seed={seed}&seconds={seconds}"},
-            mqtt={"url": broker.url, "device": _DEVICE, "state": state},
-            output={"save": str(save)},
-        )
         try:
+            # Alerts are not retained: one sent before the subscription would be missed.
+            ready.wait(10)
+            click.echo(
+                f"a drawn feeder for {seconds:.0f} s, broker at {broker.url}; alerts received:"
+            )
+            config = overruled(
+                Config(),
+                camera={"source": f"demo:?seed={seed}&seconds={seconds}"},
+                mqtt={"url": broker.url, "device": _DEVICE, "state": state},
+                output={"save": str(save)},
+            )
             detect_on_camera(config, [], silent_progress, summary)
         finally:
             stop.set()

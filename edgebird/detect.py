@@ -21,6 +21,7 @@ from edgebird.camera.files import PictureSequence, list_pictures
 from edgebird.camera.live import LiveCamera
 from edgebird.camera.opencv import host_of
 from edgebird.camera.settings import CameraSettings
+from edgebird.claims import claim
 from edgebird.config import CameraSection, Config, state_folder
 from edgebird.controls import Controls
 from edgebird.detector import open_detector
@@ -32,7 +33,6 @@ from edgebird.health import HealthReporter
 from edgebird.model import Model
 from edgebird.motion import MotionGate
 from edgebird.mqtt.address import BrokerAddress, broker_address
-from edgebird.mqtt.device import claim
 from edgebird.mqtt.topics import default_device, slug
 from edgebird.pictures import PictureResult, check_save_folder, scan_pictures
 from edgebird.pipeline import Senses, Summary, run
@@ -52,11 +52,13 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
-"""From a number of frames (0: unknown) to a context that gives what to call after each."""
+Progress = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
+"""From a number of frames (0: unknown) and what is done to them, in a word, to a context that gives
+what to call after each.
+"""
 
 
-def silent_progress(total: int) -> AbstractContextManager[Callable[[], None]]:
+def silent_progress(total: int, doing: str) -> AbstractContextManager[Callable[[], None]]:
     """Shows nothing."""
     return nullcontext(lambda: None)
 
@@ -72,7 +74,8 @@ def detect_on_camera(
     load: Callable[[], Config] | None = None,
     wait_for_camera: bool = False,
 ) -> None:
-    """Find, follow and report birds until the source ends or SIGINT or SIGTERM comes.
+    """Find, follow and report birds until the source ends or SIGINT or SIGTERM comes, or SIGHUP
+    where it does not have settings read again.
 
     Args:
         config: all settings; ``camera.source`` is set.
@@ -104,19 +107,8 @@ def detect_on_camera(
         )
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(camera))
-        cleanup.enter_context(_closed_by_signals(camera))
-        mqtt_sink = None
-        # before the given ones, which end the run where their stream is full or its reader gone
-        own: list[Sink] = []
-        if broker is not None:
-            mqtt_sink = _mqtt_sink(config, broker, name, model, controls)
-            own.append(cleanup.enter_context(closing(mqtt_sink)))
-        # opened last and so closed first: systemd hears of the end before the others take time
-        service = cleanup.enter_context(closing(Service()))
         live = camera if isinstance(camera, LiveCamera) else None
         total = camera.frame_count
-        if remember and total is None:
-            own += _store_sinks(config, name, save, disk, cleanup)
         if total and max_frames:
             total = min(total, max_frames)
         zones = Zones(_settings(ZoneSettings, config.motion))
@@ -125,6 +117,7 @@ def detect_on_camera(
         schedule = Schedule(_settings(ScheduleSettings, config.schedule))
         tracker = Tracker(_settings(TrackerSettings, config.tracker))
         visits = Visits(name, _settings(VisitSettings, config.visits))
+        mqtt_sink: MqttSink | None = None
 
         def change(new: Config, changed: frozenset[str]) -> None:
             zones.change(_settings(ZoneSettings, new.motion))
@@ -146,9 +139,21 @@ def detect_on_camera(
                 if mqtt_sink is not None:
                     mqtt_sink.configure_threshold(controls.threshold)
 
-        reload = Reload(config, load or (lambda: config), change)
-        if load is not None:
-            cleanup.enter_context(reload.on_signal(stop=partial(_close_soon, camera)))
+        reload = Reload(config, load, change)
+        if broker is not None:
+            # It may wait for another edgebird to end. Signals end that as they would any program.
+            mqtt_sink = _mqtt_sink(config, broker, name, model, controls, disk)
+        # these hold until the sinks are closed
+        cleanup.enter_context(_closed_by_signals(camera))
+        cleanup.enter_context(reload.on_signal(stop=partial(_close_soon, camera)))
+        # before the given ones, which end the run where their stream is full or its reader gone
+        own: list[Sink] = []
+        if mqtt_sink is not None:
+            own.append(cleanup.enter_context(closing(mqtt_sink)))
+        # closed before the broker's: systemd hears of the end before that takes time
+        service = cleanup.enter_context(closing(Service()))
+        if remember and total is None:
+            own += _store_sinks(config, name, save, disk, cleanup)
         run(
             camera=camera,
             camera_name=name,
@@ -166,7 +171,7 @@ def detect_on_camera(
             summary=summary,
             max_frames=max_frames,
             reload=reload,
-            on_frame=cleanup.enter_context(progress(total or 0)),
+            on_frame=cleanup.enter_context(progress(total or 0, "looking")),
         )
 
 
@@ -199,7 +204,7 @@ def detect_in_pictures(
     with _closed_by_signals(pictures):
         compared = paths[:total] if config.detector.compare else []
         places = _places_among(compared, pictures, progress)
-        with progress(total) as advance:
+        with progress(total, "looking") as advance:
             scan_pictures(
                 pictures,
                 detector,
@@ -214,7 +219,7 @@ def detect_in_pictures(
 
 
 def _places_among(paths: Sequence[Path], pictures: PictureSequence, progress: Progress) -> Places:
-    with progress(len(paths)) as advance:
+    with progress(len(paths), "comparing") as advance:
 
         def go_on() -> bool:
             advance()
@@ -313,7 +318,12 @@ def _store_sinks(
 
 
 def _mqtt_sink(
-    config: Config, broker: BrokerAddress, camera: str, model: Model, controls: Controls
+    config: Config,
+    broker: BrokerAddress,
+    camera: str,
+    model: Model,
+    controls: Controls,
+    disk: DiskUse,
 ) -> MqttSink:
     settings, source = config.mqtt, str(config.camera.source)
     return MqttSink(
@@ -322,6 +332,7 @@ def _mqtt_sink(
         camera=camera,
         model_sha256=model.card.sha256,
         controls=controls,
+        disk=disk,
         state=state_folder(settings.state),
         source=source,
         # what comes to an end would stay in Home Assistant as a camera with a fault

@@ -39,7 +39,8 @@ class Reload:
 
     Args:
         config: what holds now.
-        load: reads the configuration, with what the command line says put over it.
+        load: reads the configuration, with what the command line says put over it; None where
+            there is nothing to read again.
         change: called with the settings that hold from now on, and the names, ``section.key``, of
             those that are new.
     """
@@ -47,7 +48,7 @@ class Reload:
     def __init__(
         self,
         config: Config,
-        load: Callable[[], Config],
+        load: Callable[[], Config] | None,
         change: Callable[[Config, frozenset[str]], None],
     ) -> None:
         self._config = config
@@ -57,7 +58,7 @@ class Reload:
 
     def __call__(self) -> None:
         """Read the settings again if that was asked for since the last time."""
-        if not self._asked:
+        if not self._asked or self._load is None:
             return
         self._asked = False
         try:
@@ -78,16 +79,20 @@ class Reload:
         """Have SIGHUP ask for it.
 
         Args:
-            stop: called in its place when SIGHUP says that the terminal we were started on is gone.
+            stop: called in its place when SIGHUP says that the terminal we were started on is gone,
+                or when there is nothing to read again; there SIGHUP may be ignored, as by nohup.
         """
         had_terminal = os.isatty(0)
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if had_terminal and not os.isatty(0):
+            if self._load is None or (had_terminal and not os.isatty(0)):
                 stop()
-            self._asked = True
+            else:
+                self._asked = True
 
-        previous = signal.signal(signal.SIGHUP, handle)
+        previous = signal.getsignal(signal.SIGHUP)
+        if self._load is not None or previous != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, handle)
         try:
             yield
         finally:

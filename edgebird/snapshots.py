@@ -6,12 +6,14 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 from edgebird.annotate import draw_birds, make_folder, write_jpeg
-from edgebird.disk import DiskUse, free_mb, is_read_only
+from edgebird.disk import DiskUse, believed_until_s, free_mb, is_read_only
 from edgebird.errors import OutputError
 from edgebird.structures import VisitChanged
 from edgebird.visit_ids import MOMENT
@@ -23,6 +25,8 @@ _PART = "pictures"
 _ROOM_SHARE = 0.05
 # A limit that was reached holds until there is so much less or more, and is not said each minute.
 _SLACK = 0.1
+# Longer than a small board takes to compress a large picture, and a worn card to take it.
+_HANGS_S = 5.0
 
 
 class Snapshots:
@@ -31,7 +35,8 @@ class Snapshots:
 
     This comes before the sinks, so that an alert never names a picture that is not there. A disk
     that cannot take it, or shall not, does not stop detection: the alert goes out without a
-    picture. What was left half written by an earlier run is deleted at the start.
+    picture. One that hangs is waited for once, for some seconds, and then no more until it goes
+    on. What was left half written by an earlier run is deleted at the start.
 
     Args:
         folder: for the pictures.
@@ -71,37 +76,55 @@ class Snapshots:
         self._reserve_mb = reserve_mb
         self._write_mb_per_day = write_mb_per_day
         self._paused = False
+        self._writing: Future[str | None] | None = None
         self._delete_half_written()
         self._room_bytes = 0.0
         self._make_room()
 
     def limit(self, *, keep_mb: float, reserve_mb: float, write_mb_per_day: float) -> None:
-        """Keep to other limits from now on."""
+        """Keep to other limits from the next picture on."""
         self._keep_bytes = keep_mb * 1e6
         self._reserve_mb = reserve_mb
         self._write_mb_per_day = write_mb_per_day
-        self._make_room()
+        self._room_bytes = 0.0
 
     def save(self, change: VisitChanged) -> VisitChanged:
         """Write the picture; the same change with its path filled in."""
         if change.best_image is None:
             return change
-        visit = change.visit
-        path = self._folder / f"{visit.id}.jpg"
+        if self._writing is None or self._writing.done():
+            self._writing = Future()
+            work = (change, self._writing)
+            Thread(target=self._write, args=work, name="pictures", daemon=True).start()
+            with suppress(TimeoutError):
+                snapshot = self._writing.result(_HANGS_S)
+                return replace(change, visit=replace(change.visit, snapshot=snapshot))
+        self._disk.fail(_PART, f"the disk of {self._folder} hangs; alerts go out without a picture")
+        return change
+
+    # --- on a thread of its own, one picture at a time
+
+    def _write(self, change: VisitChanged, written: Future[str | None]) -> None:
+        try:
+            written.set_result(self._path_when_written(change))
+        except BaseException as error:  # noqa: BLE001  (the thread that waits shall have it)
+            written.set_exception(error)
+
+    def _path_when_written(self, change: VisitChanged) -> str | None:
+        assert change.best_image is not None
+        path = self._folder / f"{change.visit.id}.jpg"
         try:
             self._check_limits(path)
-            picture = draw_birds(change.best_image, [(visit.best_xyxy, visit.best_score)])
-            size = write_jpeg(picture, path)
+            size = write_jpeg(draw_birds(change.best_image, change.best_birds), path)
         except OutputError as error:
             self._disk.fail(_PART, f"{error}; alerts go out without a picture")
-            # that of its start may be there
-            return replace(change, visit=replace(visit, snapshot=_path_of(path)))
+            return _path_of(path)  # that of its start may be there
         self._disk.recover(_PART, f"pictures can be written to {self._folder} again")
         self._disk.count(size)
         self._room_bytes -= size
         if self._room_bytes < 0:
             self._make_room(path)
-        return replace(change, visit=replace(visit, snapshot=str(path)))
+        return str(path)
 
     def _check_limits(self, path: Path) -> None:
         """Raise OutputError when a limit says that this picture shall not be written now."""
@@ -154,7 +177,9 @@ class Snapshots:
         self._room_bytes = room
 
     def _pictures(self) -> list[tuple[float, int, str]]:
-        """When each was written, its size in bytes and its path; the oldest first."""
+        """When each was written, its size in bytes and its path; the oldest first, and before them
+        those of a clock that was ahead.
+        """
         found = []
         with suppress(OSError), os.scandir(self._folder) as entries:
             for entry in entries:
@@ -162,7 +187,8 @@ class Snapshots:
                     with suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
                         found.append((status.st_mtime, status.st_size, entry.path))
-        return sorted(found)
+        until_s = believed_until_s()
+        return sorted(found, key=lambda picture: (picture[0] <= until_s, picture))
 
     @staticmethod
     def _has_pictures(folder: Path) -> bool:
@@ -184,8 +210,10 @@ def _delete_oldest(
     """Delete until so much is gone, or only the newest is left; how many bytes went."""
     gone = 0
     for _, size, path in pictures:
-        if gone >= wanted_bytes or path == str(newest):
+        if gone >= wanted_bytes:
             break
+        if path == str(newest):
+            continue
         with suppress(OSError):
             os.unlink(path)
             gone += size

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -80,6 +82,17 @@ _adopted: list[Composer] = []
 
 def _adopt(composer: Composer) -> None:
     _adopted[:] = [composer]
+    # Ctrl-C is for the training, which may want the picture at hand before it ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # also when it is killed, which leaves us waiting for work
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(0)
 
 
 def _compose_adopted(number: int) -> Composed:

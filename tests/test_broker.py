@@ -15,6 +15,7 @@ import pytest
 from conftest import eventually
 
 from edgebird.controls import Controls
+from edgebird.demo import run_demo
 from edgebird.errors import BrokerError
 from edgebird.mqtt.address import parse_broker_url
 from edgebird.mqtt.broker import EmbeddedBroker
@@ -128,6 +129,18 @@ except BrokerError as error:
         "`edgebird detect --source demo:`\n"
     )
     assert (done.stdout, done.stderr) == (message, "")
+
+
+def test_a_demo_that_is_stopped_at_its_start_leaves_no_subscriber(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(message: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.echo", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(5, 0, tmp_path)
+    assert "subscriber" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_an_error_inside_leaves_the_block() -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,9 +28,11 @@ from test_demo_scene import visible_birds
 from test_mqtt import visit_changed
 from test_mqtt_delivery import publishing_process, retained
 
+from edgebird.bench import BenchResult
 from edgebird.camera.demo import DemoFeeder
 from edgebird.cli import cli
 from edgebird.detector.merge import pairwise_overlap
+from edgebird.mqtt.address import BrokerAddress
 from edgebird.mqtt.payloads import encode, visit_payload
 from edgebird.structures import VisitChanged
 
@@ -260,6 +263,22 @@ def test_a_closed_pipe_ends_it_quietly() -> None:
     assert "BrokenPipe" not in result.stderr
 
 
+def test_streams_that_are_closed_are_left_to_nothing_else(tmp_path: Path) -> None:
+    streams = tmp_path / "streams"
+    code = """
+import subprocess, sys
+from edgebird import cli
+look = "import os, sys; links = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]"
+look += "; open(sys.argv[1], 'w').write(' '.join(links))"
+child = [sys.executable, "-c", look, sys.argv[1]]
+cli.cli.main = lambda **_: subprocess.run(child, check=True)
+cli.main()
+"""
+    command = f"{shlex.join([sys.executable, '-c', code, str(streams)])} <&- >&- 2>&-"
+    subprocess.run(command, shell=True, cwd=Path(__file__).parents[1], check=True)
+    assert streams.read_text().split() == [os.devnull] * 3
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["visits", "--help"], ["detect", "--json", "--source"]]
 )
@@ -454,6 +473,28 @@ def test_watch_runs_a_program_for_each_alert_and_rings_the_bell(
     assert noted.read_text().startswith("visit; touch $HOME{")
 
 
+def test_a_second_signal_is_not_held_up_by_a_watch_that_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def receive(address: BrokerAddress, *, stop: threading.Event, **more: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.is_set(), ended) == (True, [])
+        for number in numbers:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr("edgebird.mqtt.watch.watch", receive)
+    before = [signal.signal(number, lambda number, _: ended.append(number)) for number in numbers]
+    try:
+        cli.main(["watch"], standalone_mode=False)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    assert ended == list(numbers)
+
+
 def publish_alert(mosquitto: Mosquitto, kind: str, visit: str) -> None:
     payload = visit_payload(
         VisitChanged(kind, replace(visit_changed(0, kind).visit, id=visit)),
@@ -582,6 +623,19 @@ def test_a_board_is_measured_as_one_json_object() -> None:
     assert found["idle_cpu_share"] is None
 
 
+def test_the_networks_share_is_at_most_all() -> None:
+    # the two are measured in turn, so noise can make it more
+    result = BenchResult(
+        model="m",
+        interpreter="i",
+        machine="m",
+        threads=1,
+        tile_ms={1: {"median": 20.0, "p95": 21.0}},
+        network_share=1.04,
+    )
+    assert "the network's share           100%" in result.lines()
+
+
 def test_a_scenario_is_replayed_and_judged(tmp_path: Path) -> None:
     script = tmp_path / "script.toml"
     script.write_text(
@@ -695,6 +749,19 @@ def test_every_command_of_the_readme_exists() -> None:
         help_text = edgebird(command, "--help")
         assert help_text.returncode == 0
         assert "Exit codes" in help_text.stdout
+
+
+def help_lines(command: click.Command, *names: str) -> Iterator[str]:
+    """All that ``--help`` of a command and of those below it says on a terminal of 80 columns."""
+    with click.Context(command, info_name=" ".join(names), terminal_width=80) as context:
+        yield from command.get_help(context).splitlines()
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from help_lines(below, *names, name)
+
+
+def test_help_fits_on_a_terminal() -> None:
+    assert [line for line in help_lines(cli, "edgebird") if len(line) > 80] == []
 
 
 def test_lists_of_commands_cut_no_sentence_short() -> None:

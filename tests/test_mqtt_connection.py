@@ -487,6 +487,21 @@ def test_the_password_comes_from_a_file_the_url_the_environment_or_systemd(tmp_p
     assert who(settings(), {}) == (None, None)
 
 
+def test_a_password_that_is_not_utf_8_is_one_line_that_does_not_repeat_it() -> None:
+    secret = "s3cr\udcfft"  # what Python makes of other bytes in the environment
+    environment = {"EDGEBIRD_MQTT_USER": "me", "EDGEBIRD_MQTT_PASSWORD": secret}
+    with pytest.raises(UsageError, match="EDGEBIRD_MQTT_PASSWORD is not UTF-8") as caught:
+        broker_address(settings(), environment)
+    assert "s3cr" not in str(caught.value)
+    assert str(caught.value).isascii()
+
+
+def test_an_address_that_cannot_be_used_is_told_and_tried_again() -> None:
+    with connecting(BrokerAddress("127.0.0.1", 1, "me", "s3cr\udcfft")) as client:
+        eventually(lambda: client.problems)
+        assert client.connection._thread.is_alive()
+
+
 @pytest.mark.parametrize(
     ("values", "word"),
     [

@@ -25,6 +25,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from test_mqtt import MODEL_SHA256, START_UTC_S, visit_changed
 
 from edgebird.controls import Controls
+from edgebird.disk import DiskUse
 from edgebird.errors import UsageError
 from edgebird.mqtt import outbox as outbox_module
 from edgebird.mqtt import publisher as publisher_module
@@ -39,6 +40,7 @@ from edgebird.structures import (
     Detections,
     Frame,
     FrameProcessed,
+    Health,
     Track,
     TrackState,
 )
@@ -801,6 +803,50 @@ def test_alerts_reach_the_disk_itself_while_the_broker_is_away(
     publisher.send_alert(alert(1, "edgebird/durable/c/visit"))
     eventually(lambda: asked == [True, False])
     publisher.close()
+
+
+def test_alerts_that_a_hanging_disk_holds_up_are_told_of(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = threading.Event()
+    add = Outbox.add
+
+    def hang(outbox: Outbox, alerts: Sequence[Alert], *, durable: bool) -> None:
+        goes_on.wait(5)
+        add(outbox, alerts, durable=durable)
+
+    monkeypatch.setattr(Outbox, "add", hang)
+    monkeypatch.setattr(publisher_module, "_HANGS_S", 0.7)
+    for longest in ("_DRAIN_S", "_OFFLINE_S"):
+        monkeypatch.setattr(publisher_module, longest, 0.1)
+    disk = DiskUse()
+    sink = MqttSink(
+        mosquitto.address,
+        device="frozen",
+        camera="c",
+        model_sha256="x",
+        controls=Controls(0.5),
+        disk=disk,
+    )
+
+    def problem() -> str | None:
+        sink.emit(Health(camera="c", utc_s=START_UTC_S))
+        return disk.problem
+
+    sink.emit(visit_changed(0))
+    eventually(lambda: "nothing goes out over MQTT" in str(problem()))
+    goes_on.set()
+    eventually(lambda: disk.problem is None)
+    eventually(lambda: sink._publisher.outbox_state.waiting == 0)
+    goes_on.clear()
+    for number in (1, 2):
+        sink.emit(visit_changed(number))
+    sink.close()
+    goes_on.set()
+    told = [message for message in caplog.messages if "may be lost" in message]
+    assert told == [
+        "the disk of the outbox hangs; alerts that it has not taken, and that may be lost: 2"
+    ]
 
 
 def test_close_is_bounded_when_the_broker_hangs_and_still_says_offline(

@@ -24,11 +24,12 @@ from test_mqtt import MODEL_SHA256, START_UTC_S, visit_changed
 from test_mqtt_delivery import Subscriber, frame_processed, retained, subscriber
 
 from edgebird import controls as controls_module
+from edgebird.annotate import jpeg_for_mqtt
 from edgebird.controls import Controls
 from edgebird.mqtt import device as device_module
 from edgebird.mqtt.address import BrokerAddress
+from edgebird.mqtt.outbox import Outbox
 from edgebird.mqtt.payloads import SCHEMAS, parse_command, schemas
-from edgebird.mqtt.picture import jpeg_for_mqtt
 from edgebird.sinks import mqtt as sink_module
 from edgebird.sinks.mqtt import MqttSink
 from edgebird.structures import (
@@ -182,13 +183,15 @@ def test_no_detections_are_told_where_none_are_wanted(
 def test_the_best_shot_is_there_before_the_alert(mosquitto: Mosquitto) -> None:
     with subscriber(mosquitto.address, "best") as client:
         with closing(new_sink(mosquitto.address, "best")) as sink:
-            sink.emit(VisitChanged("start", visit_changed(0).visit, IMAGE))
+            birds = ((64.0, 48.0, 128.0, 96.0), 0.91), ((700.0, 300.0, 900.0, 500.0), 0.8)
+            sink.emit(VisitChanged("start", visit_changed(0).visit, IMAGE, birds))
             eventually(lambda: client.values("visit"))
         endings = [message.topic.rpartition("/")[2] for message in client.messages]
         assert endings.index("best.jpg") < endings.index("visit")
         (picture,) = [m.payload for m in client.messages if m.topic.endswith("best.jpg")]
         decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
         assert decoded.shape == (576, 1024, 3)
+        assert picture == jpeg_for_mqtt(IMAGE, birds)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2000), (4000, 3000)])
@@ -327,6 +330,20 @@ def test_a_day_that_was_of_a_wrong_clock_gives_way_to_the_right_one(
     assert future.count == 3
 
 
+def test_a_day_ends_by_the_time_zone_that_is_set_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "WEST11")
+        days = sink_module._DayCount.read(None)
+        days.add()
+        assert not days.turn()
+        patch.setenv("TZ", "EAST-14")  # 25 hours on: another day, at any time
+        assert days.turn()
+        assert days.count == 0
+    time.tzset()
+
+
 def test_health_tells_of_the_outbox_and_the_connection(mosquitto: Mosquitto) -> None:
     with subscriber(mosquitto.address, "health") as client:
         with closing(new_sink(mosquitto.address, "health")) as sink:
@@ -454,6 +471,29 @@ def test_what_was_asked_for_holds_over_a_restart_until_the_setting_changes(
         again = Controls(configured)
         new_sink(mosquitto.address, "holds", again, tmp_path).close()
         assert (again.enabled, again.threshold) == (False, expected)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"threshold": '{"threshold": 0.35, "over": 0.5'},
+        {"threshold": '{"thrashold": 0.35, "over": 0.5}'},
+        {"threshold": '{"threshold": 3.5, "over": 0.5}'},
+        {"threshold": "5"},
+        {"visits_today": '{"day": "2026m11-29", "count": 5}'},
+        {"visits_today": '{"day": "2026-11-29", "cou_t": 5}'},
+        {"visits_today": "[]"},
+    ],
+)
+def test_what_was_kept_and_is_damaged_is_as_if_it_were_not_there(
+    mosquitto: Mosquitto, tmp_path: Path, damaged: dict[str, str]
+) -> None:
+    with closing(Outbox(tmp_path / "outbox" / "damaged.feeder-0.sqlite")) as outbox:
+        outbox.keep(damaged)
+    controls = Controls(0.5)
+    with closing(new_sink(mosquitto.address, "damaged", controls, tmp_path)) as sink:
+        assert (controls.threshold, controls.enabled) == (0.5, True)
+        assert sink._visits.count == 0
 
 
 def test_a_setting_that_is_read_again_goes_before_what_was_asked_for(

@@ -143,6 +143,11 @@ def broker_address(
     password = password or environment.get("EDGEBIRD_MQTT_PASSWORD") or None
     if user and password is None and (path := credential(settings, environment)):
         password = _first_line(path)
+    try:
+        f"{user}{password}".encode()
+    except UnicodeEncodeError:  # its text and its traceback hold a part of the password
+        problem = "EDGEBIRD_MQTT_USER or EDGEBIRD_MQTT_PASSWORD is not UTF-8 text"
+        raise UsageError(problem) from None
     if (settings.ca_file or settings.cert_file) and not address.encrypted:
         raise UsageError(
             "[mqtt] certificates are set but the URL is not encrypted: write mqtts:// or wss://"

@@ -217,8 +217,8 @@ class Connection:
     def _attempt(self) -> float:
         """Connect and serve the connection until it ends; for how many seconds it was there."""
         self._refused, self._ended = False, None
-        client = self._new_client()
         try:
+            client = self._new_client()
             client.connect(self._address.host, self._address.port, KEEPALIVE_S)
         except Exception as error:  # noqa: BLE001  (also what paho makes of a strange answer)
             self._report("outage", _why_unreachable(error))
