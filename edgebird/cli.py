@@ -48,7 +48,7 @@ Exit codes:
   0  fine
   1  any other error
   2  a flag or a setting does not fit
-  3  a camera, video or picture cannot be read, in whole or in part
+  3  a camera, video or picture cannot be read, or is cut short
   4  the model does not fit its card, or cannot be loaded
   5  the MQTT broker refuses us or cannot be reached (watch, broker-check,
      forget, doctor, demo)

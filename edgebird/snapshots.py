@@ -77,6 +77,7 @@ class Snapshots:
         self._write_mb_per_day = write_mb_per_day
         self._paused = False
         self._writing: Future[str | None] | None = None
+        self._last: str | None = None
         self._delete_half_written()
         self._room_bytes = 0.0
         self._make_room()
@@ -100,7 +101,9 @@ class Snapshots:
                 snapshot = self._writing.result(_HANGS_S)
                 return replace(change, visit=replace(change.visit, snapshot=snapshot))
         self._disk.fail(_PART, f"the disk of {self._folder} hangs; alerts go out without a picture")
-        return change
+        # that of its start may be there
+        known = self._last == str(self._folder / f"{change.visit.id}.jpg")
+        return replace(change, visit=replace(change.visit, snapshot=self._last if known else None))
 
     # --- on a thread of its own, one picture at a time
 
@@ -119,6 +122,7 @@ class Snapshots:
         except OutputError as error:
             self._disk.fail(_PART, f"{error}; alerts go out without a picture")
             return _path_of(path)  # that of its start may be there
+        self._last = str(path)
         self._disk.recover(_PART, f"pictures can be written to {self._folder} again")
         self._disk.count(size)
         self._room_bytes -= size

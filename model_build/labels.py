@@ -140,6 +140,9 @@ def bird_names(
             raise ValueError(f"no box is labelled {name!r}; the labels are: {listed}")
     if not birds and not usual and len(present) <= 1:
         birds = present
+    if wanted and usual is not None and present & known and not present & birds:
+        named = ", ".join(map(repr, wanted))
+        raise ValueError(f"no box is labelled {named}; the labels are: {listed}")
     if present and not birds:
         raise ValueError(f"which labels are birds? Name each with --bird; the labels are: {listed}")
     return {name for name in names if name.lower() in birds}

@@ -281,7 +281,8 @@ def test_no_part_of_a_password_is_taken_for_the_host(user: str, password: str) -
 def test_a_password_that_ends_the_host_has_to_be_written_otherwise(password: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_address(f"rtsp://admin:{password}@camera.lan/live")
-    told = "write @ / : ? # % and spaces in a user or password as %40 %2F %3A %3F %23 %25 %20"
+    told = "write @ / : ? # % and spaces in a user or password as %40 %2F %3A %3F %23 %25 %20, "
+    told += "and an @ after the host as %40, too"
     assert str(caught.value) == f"camera rtsp://***@camera.lan/live: {told}"
 
 
@@ -894,7 +895,7 @@ def test_a_camera_that_is_away_is_known_by_its_stable_name() -> None:
         ("http://[::1/stream", UsageError, "names no host"),
         ("http://cam/live.M3U8?a=1", UsageError, "(HLS): use the camera's rtsp:// address"),
         ("https://a:b@nas/f/A.MP4?x=1", UsageError, "https://***@nas/f/A.MP4?*** is a file"),
-        ("http://nas/a.mkv", UsageError, "http://nas/a.mkv is a file: download it"),
+        ("http://nas/a.mkv", UsageError, "http://nas/a.mkv is a file, or comes as one"),
         ("demo:?colour=red", UsageError, "unknown option 'colour'"),
         ("demo:?fps=fast", UsageError, "fps=fast is not a number"),
         ("demo:?fps=0", UsageError, "fps must be above 0"),

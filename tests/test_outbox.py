@@ -167,13 +167,14 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert names(outbox) == ["a"]
 
 
-def test_what_is_damaged_beside_the_alerts_costs_no_alert(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sequence", [1, 2.5, "abc", b"\xff\x01", 2**63 - 1])
+def test_what_is_damaged_beside_the_alerts_costs_no_alert(tmp_path: Path, sequence: object) -> None:
     path = tmp_path / "o.sqlite"
     with closing(new_outbox(path)) as outbox:
         outbox.add([alert("a"), alert("b")], durable=False)
         outbox.keep({"dropped": "3x", "former": "damaged", "source": "whole"})
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE sqlite_sequence SET seq = 1")
+        db.execute("UPDATE sqlite_sequence SET seq = ?", (sequence,))
         db.execute("UPDATE kept SET value = x'78' WHERE name = 'former'")
         db.execute("INSERT INTO kept VALUES ('enabled', CAST(x'cc' AS TEXT))")
     with closing(new_outbox(path)) as outbox:

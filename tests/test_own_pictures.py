@@ -227,6 +227,11 @@ def test_pictures_to_measure_on_need_not_show_every_kind_of_bird(
     assert bird_names(present, wanted, usual) == set(birds)
 
 
+def test_a_name_that_is_misspelt_does_not_make_all_pictures_empty() -> None:
+    with pytest.raises(ValueError, match="no box is labelled 'robn'; the labels are: cat, robin"):
+        bird_names(["robin", "cat"], ["robn"], ["robin"])
+
+
 def test_labels_that_name_birds_in_another_way_are_not_taken_for_empty_pictures(
     tmp_path: Path,
 ) -> None:

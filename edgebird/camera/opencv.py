@@ -73,7 +73,7 @@ def check_address(url: str) -> None:
     if "@" in after and not _HOST_AND_PORT.fullmatch(place):
         raise UsageError(
             f"camera {name}: write @ / : ? # % and spaces in a user or password as "
-            "%40 %2F %3A %3F %23 %25 %20"
+            "%40 %2F %3A %3F %23 %25 %20, and an @ after the host as %40, too"
         )
     if not host_of(url):
         raise UsageError(
@@ -90,8 +90,8 @@ def check_address(url: str) -> None:
         )
     if suffix in _FILE_SUFFIXES:
         raise UsageError(
-            f"camera {name} is a file: download it and give the file; of a camera give the "
-            "rtsp:// address"
+            f"camera {name} is a file, or comes as one: of a camera give the rtsp:// address; "
+            "download a video, and give the file"
         )
 
 

@@ -385,7 +385,8 @@ def _open(path: Path | None) -> sqlite3.Connection:
 def _last_given(db: sqlite3.Connection) -> int:
     """The highest number that an alert of the file ever had."""
     # of those that are there as well: the sequence may be damaged
-    numbers = "SELECT number FROM alerts UNION SELECT seq FROM sqlite_sequence"
+    sound = "typeof(seq) = 'integer' AND seq < 1 << 53"
+    numbers = f"SELECT number FROM alerts UNION SELECT seq FROM sqlite_sequence WHERE {sound}"
     number: int = db.execute(f"SELECT coalesce(max(number), 0) FROM ({numbers})").fetchone()[0]
     return number
 
