@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import signal
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -365,6 +366,7 @@ def train(
         # would wait for them, or crash.
         os._exit(1)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would leave by another way
         click.echo("\nstopped", err=True)
         os._exit(130)  # as above
     if device.part.index == 0:
