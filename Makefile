@@ -14,8 +14,9 @@ python = $(shell \
   echo "make: no Python $(1) here, using $(PYTHON) in its place" >&2; echo $(PYTHON))
 comma := ,
 
-# Tests mostly wait, for brokers, cameras and clocks. Those of a file share a broker.
-in_two := --numprocesses 2 --dist loadfile
+# Tests mostly wait, for brokers, cameras and clocks. Those of a file share a broker. Files come in
+# the order of tests/conftest.py.
+in_two := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path
 export PATH := $(PATH):/usr/sbin

@@ -37,6 +37,23 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
+# of files whose tests take half a minute and more, those that take longest first
+LONG = (
+    "test_model_build_network.py",
+    "test_cli.py",
+    "test_model_build_workers.py",
+    "test_homeassistant.py",
+    "test_model_build_classifier.py",
+    "test_digits.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first: one that came last would keep one process while the other is done."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """A command that runs within the tests sets logging up for a program of its own."""

@@ -20,7 +20,7 @@ from test_model_build import drawn_bird, jpeg
 from model_build.train import choose_device, is_machine_gone, reason_of
 
 ROOT = Path(__file__).parents[1]
-STEPS, BATCH = 6, 4
+STEPS, BATCH = 3, 4
 
 
 @pytest.fixture
@@ -38,8 +38,10 @@ def feeder(tmp_path: Path) -> Path:
 
 
 def start(feeder: Path, run: Path, cluster: list[str], index: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "model_build", "train", "--data", str(feeder)]
+    command = [sys.executable, "tests/shallow.py", "train", "--data", str(feeder), "--from-scratch"]
     command += ["--run", str(run), "--size", "64", "--steps", str(STEPS), "--batch", str(BATCH)]
+    # far too much, so that what a step changes shows in the loss of the next
+    command += ["--learning-rate", "1"]
     # whatever was gathered in this checkout is not learnt with
     command += ["--packs", str(feeder.parent)]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -165,13 +167,68 @@ main(sys.argv[1:])
 """
 
 
-def test_a_training_ends_when_a_picture_cannot_be_composed(feeder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", BROKEN, "train", "--measure-input", "--data", str(feeder)]
+def train_with(code: str, feeder: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, "train", "--measure-input", "--data", str(feeder)]
     command += ["--run", str(tmp_path / "run"), "--size", "64", "--packs", str(tmp_path)]
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def test_a_training_ends_when_a_picture_cannot_be_composed(feeder: Path, tmp_path: Path) -> None:
+    result = train_with(BROKEN, feeder, tmp_path)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last == "Error: ValueError: picture 0 is damaged (InvalidArgumentError)"
     assert "Traceback" not in result.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+from model_build import composing
+from model_build.__main__ import main
+
+compose = composing.Composer.__call__
+
+def interrupt(composer, number):
+    if number == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+    return compose(composer, number)
+
+composing.Composer.__call__ = interrupt
+main(sys.argv[1:])
+"""
+
+
+def test_ctrl_c_ends_a_training_in_a_line(feeder: Path, tmp_path: Path) -> None:
+    result = train_with(INTERRUPTED, feeder, tmp_path)
+    assert result.returncode == 130
+    assert result.stderr.endswith("\nstopped\n")
+    assert "Traceback" not in result.stderr
+
+
+TO_BE_KILLED = """
+import multiprocessing, os, signal, time
+from contextlib import suppress
+from model_build.augment import Material
+from model_build.composing import Composer, Workers
+
+workers = Workers(Composer(Material([], [], [], [], []), 1, 64, 0.25), 1)
+for number in range(2):
+    with suppress(ValueError):  # there is nothing to compose of
+        workers.compose(number)
+    [process] = multiprocessing.active_children()
+    os.kill(process.pid, signal.SIGINT)
+print("composes", flush=True)
+time.sleep(60)
+"""
+
+
+def test_processes_that_compose_end_with_the_training_and_not_before() -> None:
+    command = [sys.executable, "-c", TO_BE_KILLED]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        assert training.stdout.readline() == "composes\n"
+        training.kill()
+        # the pipe is closed when all who have it are gone
+        assert training.communicate(timeout=20)[0] == ""
