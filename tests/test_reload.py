@@ -133,7 +133,10 @@ def handled() -> Iterator[Callable[[signal.Signals, Any], None]]:
         yield handle
 
 
-def test_without_settings_to_read_again_it_ends_the_program() -> None:
+def test_without_settings_to_read_again_it_ends_the_program(
+    handled: Callable[[signal.Signals, Any], None],
+) -> None:
+    handled(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     stops: list[int] = []
     reload = Reload(Config(), None, lambda new, names: None)
     with reload.on_signal(stop=lambda: stops.append(1)):
